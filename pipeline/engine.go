@@ -1,0 +1,168 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+)
+
+// Catalog lists the source and sink types that a build of kq has. It is filled
+// by one visible list in cmd/kq and passed in.
+type Catalog struct {
+	Sources map[string]PluginSpec
+	Sinks   map[string]PluginSpec
+}
+
+// PluginSpec describes a source or sink type to the job file's decoder.
+type PluginSpec struct {
+	Extensions   []string              // with the dot; the first is the one that sinks write
+	Options      map[string]OptionSpec // what stands under options:
+	Compressions []string              // allowed values of compression:, the default first; sinks only
+}
+
+// OptionSpec is one option of a source or sink type.
+type OptionSpec struct {
+	Type   OptionType
+	Values []string // when not empty, the only allowed ones
+	Doc    string   // one line
+}
+
+// OptionType is the type of an option's value in the job file.
+type OptionType string
+
+// The types of options. A StringList also takes a single string; a StringMap
+// maps strings to strings (such as columns: {a: BIGINT}).
+const (
+	StringOption OptionType = "string"
+	BoolOption   OptionType = "bool"
+	IntOption    OptionType = "int"
+	FloatOption  OptionType = "float"
+	StringList   OptionType = "list of strings"
+	StringMap    OptionType = "map of strings"
+)
+
+// Engine answers what Compile asks about SQL and data. It is not safe for
+// concurrent use.
+type Engine interface {
+	// Version is DuckDB's version.
+	Version() string
+	// Known tells the names of all sources and stages, before the first Parse.
+	Known(names []string)
+	// Parse checks that sql is one SELECT that reads nothing but tables, and
+	// reports which tables, and for which of them the statement is row-wise.
+	Parse(ctx context.Context, sql string) (*Statement, []SQLError)
+	// Declare makes name known to Bind as a table of these columns.
+	Declare(ctx context.Context, name string, columns []Column) error
+	// Bind resolves the statement against the declared tables and returns the
+	// columns of its result.
+	Bind(ctx context.Context, sql string) ([]Column, *SQLError)
+	// Inspect reads the schema of a relation, and the footers of its files.
+	Inspect(ctx context.Context, r Relation, files []string) (*Inspection, error)
+	// Reads returns the columns of a source that a task's statement reads, by
+	// DuckDB's own plan for it.
+	Reads(ctx context.Context, g *Graph, t *Task, source string) ([]string, error)
+	// Prune reports for each row group whether some row of it may satisfy all
+	// predicates, by its statistics. Unknown means true.
+	Prune(ctx context.Context, in *Inspection, predicates []Predicate) ([]bool, error)
+	// Stored returns the types that a Parquet part holds for columns such that
+	// reading casts back to the very same values, or an error that names the
+	// column that no part can hold.
+	Stored(columns []Column) ([]Column, error)
+	// Published returns the types that a published Parquet file holds: what
+	// DuckDB writes, but for integers wider than 64 bits, which it would round.
+	Published(columns []Column) []Column
+}
+
+// Statement is what the analysis knows about one SELECT.
+type Statement struct {
+	Tables []TableRef // each table once, in order of first appearance
+	// Ordered: the statement's last step is ORDER BY, so its row order counts.
+	Ordered bool
+	// Opaque says why the statement has to run whole, as nothing is known about
+	// it but that it is safe (such as PIVOT with values found in the data). It
+	// can't become a view either. Empty for others.
+	Opaque string
+}
+
+// TableRef is one table that a statement reads.
+type TableRef struct {
+	Name   string // as written
+	Offset int    // byte offset of the first reference in the SQL; -1 unknown
+	Count  int    // how often it is referenced
+	// Gather says why the statement is not row-wise in this table, with every
+	// other table whole ("count(*) is an aggregate"). Empty: it is row-wise: the
+	// union of the statement's results over any division of the table's rows is
+	// its result over all of them.
+	Gather string
+	// Predicates are conjuncts of the filter that every result row's row of this
+	// table satisfies; empty where Gather is set.
+	Predicates []Predicate
+}
+
+// Predicate is "column operator value" on a column of a table.
+type Predicate struct {
+	Column string
+	Op     string   // =, <, <=, >, >=, IN, IS NULL, IS NOT NULL
+	Values []string // SQL literals: one, or several for IN, none for IS
+}
+
+// SQLError is what is wrong with a statement, and where.
+type SQLError struct {
+	Offset  int // byte offset in the SQL; -1 unknown
+	Message string
+	Hint    string
+}
+
+// Inspection is what footers and a first look tell about a relation.
+type Inspection struct {
+	Columns []Column
+	Files   []File
+	Groups  []RowGroup // in file order; none for formats without row groups
+	// Grouped is true for formats with row groups, even when there are none.
+	Grouped bool
+	// Rowable is true when rows can be addressed by their number in the file.
+	Rowable bool
+}
+
+// RowGroup is one row group of one file.
+type RowGroup struct {
+	File  int   // index into Files
+	Index int   // within the file
+	First int64 // number of its first row within the file
+	Rows  int64
+	// Bytes and OnDisk are decoded and stored bytes, one entry a column of
+	// Inspection.Columns (columns that the file lacks have 0).
+	Bytes, OnDisk []int64
+	// Min and Max are column statistics as text that DuckDB can cast to the
+	// column's type; a column that lacks them is absent. Nulls likewise.
+	Min, Max map[string]string
+	Nulls    map[string]int64
+}
+
+// Resources is what executing a task may use.
+type Resources struct {
+	Threads    int
+	Memory     int64                                 // bytes of DuckDB's memory limit
+	Spill      string                                // folder for temporary files
+	SpillLimit int64                                 // bytes of temporary files; 0: 90 % of the free space
+	OutDir     string                                // the folder that results are written to
+	Parts      func(task string) ([][]string, error) // a task's parts by shard, as absolute paths
+}
+
+// Permanent marks an error that trying again can't mend, such as a value that
+// can't be cast. nil stays nil.
+func Permanent(err error) error {
+	if err == nil {
+		return nil
+	}
+	return permanent{err}
+}
+
+// IsPermanent reports whether err or an error it wraps is marked permanent.
+func IsPermanent(err error) bool {
+	var p permanent
+	return errors.As(err, &p)
+}
+
+type permanent struct{ error }
+
+func (p permanent) Unwrap() error { return p.error }

@@ -1,0 +1,194 @@
+package pipeline
+
+// Graph is a compiled job: everything that a worker needs to execute a run,
+// and nothing that it has to decide. It is stored with the run as JSON.
+type Graph struct {
+	Job       string   `json:"job"`     // the job's name
+	File      string   `json:"file"`    // absolute path of the job file
+	Digest    string   `json:"digest"`  // hex SHA-256 over all that decides the answer: SQL, pinned inputs, settings, engine version
+	Engine    string   `json:"engine"`  // version of DuckDB
+	Memory    int64    `json:"memory"`  // bytes for all workers together; 0: decided at run time
+	Workers   int      `json:"workers"` // 0: decided at run time
+	Inputs    []Input  `json:"inputs"`  // pinned sources
+	Stages    []Node   `json:"stages"`  // one per declared stage, for people
+	Edges     []Edge   `json:"edges"`   // one per reference from a stage or sink
+	Tasks     []Task   `json:"tasks"`   // in topological order
+	ShardSize int64    `json:"shard_size"`
+	Env       []string `json:"env,omitempty"` // environment variables whose values the stored graph leaves out
+}
+
+// Relation is a reader that DuckDB runs over files.
+type Relation struct {
+	Function string `json:"function"`       // read_parquet, read_csv, read_json
+	Args     string `json:"args,omitempty"` // further arguments as SQL, such as "header = true, delim = '|'"
+}
+
+// Column is one column of a relation; Type is DuckDB's name for it.
+type Column struct {
+	Name string `json:"name"`
+	Type string `json:"type"`
+}
+
+// File is one input file, pinned: a run refuses to read it once it differs.
+type File struct {
+	Path    string `json:"path"`
+	Size    int64  `json:"size"`     // bytes
+	ModTime int64  `json:"mod_time"` // nanoseconds since 1970
+	Footer  uint32 `json:"footer"`   // CRC-32C of the footer; 0 for formats without one
+	Rows    int64  `json:"rows"`     // -1 where only reading tells
+}
+
+// Input is a source with its files pinned.
+type Input struct {
+	Name     string   `json:"name"`
+	Type     string   `json:"type"`
+	Relation Relation `json:"relation"`
+	Files    []File   `json:"files"`
+	Columns  []Column `json:"columns"`
+	Bytes    int64    `json:"bytes"`   // decoded bytes where footers tell, else file sizes
+	OnDisk   int64    `json:"on_disk"` // bytes of all files
+	Rows     int64    `json:"rows"`    // -1 where only reading tells
+}
+
+// Node is what became of one declared stage.
+type Node struct {
+	Name    string   `json:"name"`
+	Task    string   `json:"task"` // the task that executes it: its own name, or the stage that it is fused into
+	Columns []Column `json:"columns"`
+	Reason  string   `json:"reason"` // why it runs per shard, or as one
+}
+
+// EdgeKind says how rows travel.
+type EdgeKind string
+
+// The kinds of edge. Hash comes with the exchange.
+const (
+	Forward   EdgeKind = "forward"   // where the input is, shard by shard
+	Broadcast EdgeKind = "broadcast" // whole, into every shard
+	Gather    EdgeKind = "gather"    // all of them into one task
+)
+
+// Edge is one reference of a stage or sink to its input.
+type Edge struct {
+	From   string   `json:"from"`
+	To     string   `json:"to"`
+	Kind   EdgeKind `json:"kind"`
+	Fused  bool     `json:"fused"`  // nothing is written in between
+	Reason string   `json:"reason"` // for people
+}
+
+// TaskKind says what executing a task means.
+type TaskKind string
+
+// The kinds of task.
+const (
+	Compute TaskKind = "compute" // SQL over inputs into parts
+	Encode  TaskKind = "encode"  // parts into a sink's format
+	Commit  TaskKind = "commit"  // a sink's files become visible
+)
+
+// Task is the unit that is cut into shards. Its name is that of its last
+// stage, or "sink:encode" and "sink:commit" with the sink's name.
+type Task struct {
+	Name    string      `json:"name"`
+	Kind    TaskKind    `json:"kind"`
+	Needs   []string    `json:"needs"`            // tasks that must be complete before it starts
+	Views   []View      `json:"views,omitempty"`  // fused stages, in order; the statement is the last one
+	Opaque  bool        `json:"opaque,omitempty"` // the statement can't be a view
+	Inputs  []TaskInput `json:"inputs,omitempty"` // relations that the views name
+	Output  Output      `json:"output"`
+	Sink    *SinkPlan   `json:"sink,omitempty"` // of encode and commit
+	Retry   Retry       `json:"retry"`
+	Memory  int64       `json:"memory,omitempty"` // bytes; 0: the worker's share
+	Buckets int         `json:"buckets"`
+	Reads   []string    `json:"reads,omitempty"`  // columns of the forward source that the statement reads
+	Pruned  int         `json:"pruned,omitempty"` // row groups that statistics exclude
+	Shards  []Shard     `json:"-"`                // stored shard by shard with the coordinator
+}
+
+// CopyOptions is how DuckDB's COPY writes the task's parts.
+func (t *Task) CopyOptions() string {
+	if t.Kind == Encode {
+		return t.Sink.Copy
+	}
+	return "FORMAT parquet, COMPRESSION " + t.Output.Compression
+}
+
+// Extension is that of the task's parts, with the dot.
+func (t *Task) Extension() string {
+	if t.Kind == Encode {
+		return t.Sink.Extension
+	}
+	return ".parquet"
+}
+
+// View is one stage's SQL under its name.
+type View struct {
+	Name string `json:"name"`
+	SQL  string `json:"sql"`
+}
+
+// TaskInput is one relation that a task's SQL names: a source or the parts of
+// another task.
+type TaskInput struct {
+	Name    string   `json:"name"`
+	Kind    EdgeKind `json:"kind"`             // Forward: the shard's slice of it; else whole
+	Source  string   `json:"source,omitempty"` // name of an Input
+	Task    string   `json:"task,omitempty"`   // name of a Task
+	Columns []Column `json:"columns"`
+}
+
+// Output is what a compute task writes.
+type Output struct {
+	Columns []Column `json:"columns"`
+	// Stored is what the parts hold, column by column: the same as Columns,
+	// or another type where Parquet has no such type and the reader casts back.
+	Stored      []Column `json:"stored"`
+	Compression string   `json:"compression"`
+	Ordered     bool     `json:"ordered"` // the statement ends in ORDER BY
+}
+
+// SinkPlan is how a sink's files come to be.
+type SinkPlan struct {
+	Name        string   `json:"name"`
+	Type        string   `json:"type"`
+	From        string   `json:"from"` // the task whose parts it publishes
+	Target      string   `json:"target"`
+	SingleFile  bool     `json:"single_file"`
+	Extension   string   `json:"extension"`
+	Replace     bool     `json:"replace"`
+	Copy        string   `json:"copy"`             // options of DuckDB's COPY that write the format
+	Linked      bool     `json:"linked"`           // parts are published as they are, nothing is encoded
+	Encode      string   `json:"encode,omitempty"` // the encode task, when not linked
+	Columns     []Column `json:"columns"`
+	Compression string   `json:"compression"`
+}
+
+// Shard is one unit of a task.
+type Shard struct {
+	Ordinal int     `json:"ordinal"`
+	Key     string  `json:"-"`                // decides the bucket: file and first row group, or the ordinal
+	Slices  []Slice `json:"slices,omitempty"` // of the forward input, when that is a source
+	Rows    int64   `json:"rows"`             // expected input rows; -1 unknown
+	Bytes   int64   `json:"bytes"`            // decoded, or file sizes
+	OnDisk  int64   `json:"on_disk"`          // bytes of its row groups as stored
+}
+
+// Slice is a run of whole row groups of one file, or the whole file. A shard
+// has either one slice, or several whole files.
+type Slice struct {
+	File  int   `json:"file"`            // index into Input.Files
+	First int64 `json:"first,omitempty"` // first row
+	Last  int64 `json:"last,omitempty"`  // last row, inclusive
+	Whole bool  `json:"whole,omitempty"`
+	// Groups is the range of row groups, for people: [first, last].
+	Groups [2]int `json:"groups"`
+}
+
+// Part is one immutable file of a shard's output, as its completion recorded it.
+type Part struct {
+	Name     string `json:"name"` // file name within the run's folder
+	Rows     int64  `json:"rows"`
+	Bytes    int64  `json:"bytes"`
+	Checksum string `json:"checksum"` // "crc32c:" and eight hex digits
+}

@@ -1,0 +1,80 @@
+package pipeline
+
+import "time"
+
+// Job is one job file, decoded. It is immutable once decoded.
+type Job struct {
+	File    string // path of the file, as given
+	Name    string
+	Sources []Source // in file order, as are Stages and Sinks
+	Stages  []Stage
+	Sinks   []Sink
+
+	Workers   int           // worker processes; 0 means decided at run time
+	Memory    int64         // bytes for all workers of a machine together; 0 means decided at run time
+	ShardSize int64         // decoded bytes that a shard aims at
+	State     string        // state directory; "" means .kq beside the file
+	Retention time.Duration // how long a finished run keeps its shards and parts
+
+	// Env lists the environment references that the file made. Their values
+	// must not be printed, logged or stored.
+	Env []EnvRef
+
+	// Positions maps a dotted path ("sinks.lake.uri") to the place of its
+	// value in the file, and "sinks.lake" to the place of its key.
+	Positions map[string]Pos
+}
+
+// EnvRef is one environment variable that a job file refers to.
+type EnvRef struct {
+	Name  string
+	Value string
+	// FromFile is true when the variable was unset and the value is the
+	// default that stands in the file: it is no secret then.
+	FromFile bool
+}
+
+// Source is one declared input.
+type Source struct {
+	Name    string
+	Type    string   // parquet, csv, json
+	URIs    []string // files, folders or globs; relative to the job file's folder
+	Options []Option // passed on to the reader, by an allow-list, in file order
+}
+
+// Option is one reader or writer option. Value is a string, bool, int64,
+// float64, []any or map[string]any of these.
+type Option struct {
+	Key   string
+	Value any
+}
+
+// Stage is one SQL statement over sources and other stages.
+type Stage struct {
+	Name        string
+	SQL         string
+	Materialize bool
+	PerShard    bool  // scope: shard
+	Memory      int64 // bytes; 0 means the worker's share
+	Retry       Retry
+
+	// SQLAt translates a byte offset in SQL into a place in the file.
+	SQLAt func(offset int) Pos `json:"-"`
+}
+
+// Retry is how often and how soon a shard is tried again.
+type Retry struct {
+	Attempts int           // in all, the first included; at least 1
+	Backoff  time.Duration // before the second attempt; doubles from there
+}
+
+// Sink is one declared output.
+type Sink struct {
+	Name        string
+	Type        string // parquet, csv, json
+	From        string // a stage or source
+	URI         string // a folder, or one file when it ends in the format's extension; absolute
+	Compression string // "" means the format's default
+	Replace     bool   // overwrite: replace
+	Options     []Option
+}

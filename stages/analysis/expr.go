@@ -1,0 +1,195 @@
+package analysis
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// exprProps is what is known about expressions.
+type exprProps struct {
+	tables   props  // of the subqueries
+	reason   string // why a query that computes this is not row-wise
+	unstable string // why it may give another value each time
+}
+
+// classes are the kinds of expression that work on one row at a time, given
+// that what is inside them does.
+var classes = []string{"COLUMN_REF", "CONSTANT", "STAR", "COMPARISON", "CONJUNCTION", "BETWEEN", "CASE", "CAST", "OPERATOR",
+	"COLLATE", "LAMBDA", "LAMBDA_REF", "POSITIONAL_REFERENCE"}
+
+// clocks are names that DuckDB takes for functions when no column has them.
+var clocks = []string{"current_date", "current_time", "current_timestamp", "localtime", "localtimestamp", "today"}
+
+// stableAggregates don't depend on the order of their input, down to the last bit.
+var stableAggregates = []string{"count", "count_star", "min", "max", "bool_and", "bool_or", "bit_and", "bit_or", "bit_xor", "count_if"}
+
+// exprs examines everything below v.
+func (w *walker) exprs(v any, sc *scope) (e exprProps) {
+	w.depth++
+	defer func() { w.depth-- }()
+	if w.depth > 500 {
+		return exprProps{reason: "it is nested too deeply", unstable: "it is nested too deeply"}
+	}
+	switch v := v.(type) {
+	case []any:
+		for _, item := range v {
+			e.merge(w.exprs(item, sc))
+		}
+	case node:
+		return w.exprs(map[string]any(v), sc)
+	case map[string]any:
+		n := node(v)
+		switch class := n.str("class"); {
+		case class == "SUBQUERY":
+			q := w.query(n.node("subquery").node("node"), sc)
+			e.tables.add(q, "a subquery reads all of it")
+			e.reason, e.unstable = q.unstable, q.unstable
+			e.merge(w.exprs(n["child"], sc))
+			return e
+		case class == "WINDOW":
+			name := n.str("function_name")
+			e.reason = fmt.Sprintf("%s() OVER is a window over the whole input", name)
+			e.unstable = e.reason
+		case class == "FUNCTION":
+			e = w.call(n)
+		case class == "COLUMN_REF":
+			names, _ := n["column_names"].([]any)
+			if len(names) == 1 {
+				if s, _ := names[0].(string); slices.Contains(clocks, strings.ToLower(s)) {
+					e.reason = s + " is one value for the whole statement"
+					e.unstable = s + " changes"
+				}
+			}
+			return e
+		case class == "CONSTANT":
+			return e
+		case class != "" && !slices.Contains(classes, class):
+			e.reason = unknown(class)
+			e.unstable = e.reason
+		}
+		// What has no class is a helper of its parent (CASE's checks, ORDER BY's
+		// items, a constant's type): only what is inside it counts.
+		for key, child := range v {
+			if m, ok := child.(map[string]any); ok && (key == "cast_type" || key == "value") && m["class"] == nil {
+				continue
+			}
+			e.merge(w.exprs(child, sc))
+		}
+	}
+	return e
+}
+
+func (e *exprProps) merge(f exprProps) {
+	e.tables.add(f.tables, "")
+	e.reason = first(e.reason, f.reason)
+	e.unstable = first(e.unstable, f.unstable)
+}
+
+// function is what DuckDB says about a name.
+type function struct {
+	aggregate, scalar, table bool
+	stability                string // the worst of all overloads; "" is CONSISTENT
+	macros                   []string
+}
+
+// lookup asks DuckDB's catalog about a function.
+func (a *Analyzer) lookup(w *walker, name string) (*function, error) {
+	key := strings.ToLower(name)
+	if f := a.functions[key]; f != nil {
+		return f, nil
+	}
+	rows, err := a.db.QueryContext(w.ctx, `SELECT function_type, coalesce(stability, ''), coalesce(macro_definition, '')
+		FROM duckdb_functions() WHERE function_name = ?`, key)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	f := &function{}
+	for rows.Next() {
+		var typ, stability, macro string
+		if err := rows.Scan(&typ, &stability, &macro); err != nil {
+			return nil, err
+		}
+		switch typ {
+		case "aggregate":
+			f.aggregate = true
+		case "scalar":
+			f.scalar = true
+			if stability != "CONSISTENT" && f.stability != "VOLATILE" {
+				f.stability = stability
+			}
+		case "macro":
+			f.macros = append(f.macros, macro)
+		default:
+			f.table = true
+		}
+	}
+	a.functions[key] = f
+	return f, rows.Err()
+}
+
+// call examines a function by its name; its arguments are examined by the caller.
+func (w *walker) call(n node) (e exprProps) {
+	name := n.str("function_name")
+	f, err := w.a.lookup(w, name)
+	switch {
+	case err != nil:
+		e.reason = err.Error()
+		e.unstable = e.reason
+	case strings.EqualFold(name, "unnest") || strings.EqualFold(name, "unlist"):
+	case f.aggregate:
+		shown := name + "()"
+		if name == "count_star" {
+			shown = "count(*)"
+		}
+		e.reason = shown + " is an aggregate over all rows"
+		if !slices.Contains(stableAggregates, strings.ToLower(name)) {
+			e.unstable = shown + " may depend on the order of its input"
+		}
+	case f.stability == "VOLATILE":
+		e.reason = name + "() is volatile: it gives another value on every call"
+		e.unstable = e.reason
+	case f.stability != "":
+		e.reason = name + "() is one value for the whole statement"
+		e.unstable = e.reason
+	case len(f.macros) > 0:
+		for _, m := range f.macros {
+			e.merge(w.macro(name, m))
+		}
+	case f.scalar:
+	case f.table && slices.Contains(tableFunctions, strings.ToLower(name)):
+	default:
+		e.reason = unknown(name + "()")
+		e.unstable = e.reason
+	}
+	return e
+}
+
+// macro examines the expression that a macro stands for.
+func (w *walker) macro(name, definition string) exprProps {
+	bad := exprProps{reason: unknown(name + "()"), unstable: unknown(name + "()")}
+	if w.depth > 100 {
+		return bad
+	}
+	var text string
+	if err := w.a.db.QueryRowContext(w.ctx, "SELECT json_serialize_sql(?::VARCHAR)::VARCHAR", "SELECT "+definition).Scan(&text); err != nil {
+		return bad
+	}
+	var tree struct {
+		Error      bool `json:"error"`
+		Statements []struct {
+			Node node `json:"node"`
+		} `json:"statements"`
+	}
+	if json.Unmarshal([]byte(text), &tree) != nil || tree.Error || len(tree.Statements) != 1 {
+		return bad
+	}
+	p := w.query(tree.Statements[0].Node, nil)
+	e := w.exprs(tree.Statements[0].Node["select_list"], nil)
+	if len(p.uses) > 0 {
+		return bad
+	}
+	return e
+}

@@ -1,0 +1,388 @@
+package sqlstage
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/duckdb/duckdb-go/v2"
+
+	"github.com/kinequet/kq/pipeline"
+)
+
+// Session executes shards of one task, one at a time. It is not safe for
+// concurrent use.
+type Session struct {
+	g    *pipeline.Graph
+	t    *pipeline.Task
+	o    pipeline.Resources
+	db   *sql.DB
+	conn *sql.Conn
+	// parts of the forward input, when that is a task: they change by shard.
+	parts    [][]string
+	input    *pipeline.TaskInput // the forward input; nil when the task runs as one
+	dirty    bool                // the stages' views stand
+	verified bool                // whole inputs were compared with the plan
+}
+
+// Open starts a database for t, makes its inputs and stages known, and locks it.
+func Open(ctx context.Context, g *pipeline.Graph, t *pipeline.Task, o pipeline.Resources) (*Session, error) {
+	db, err := open("")
+	if err != nil {
+		return nil, err
+	}
+	s := &Session{g: g, t: t, o: o, db: db}
+	if s.conn, err = db.Conn(ctx); err == nil {
+		err = s.setup(ctx)
+	}
+	if err != nil {
+		s.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// Close frees the database and its temporary files.
+func (s *Session) Close() error {
+	var err error
+	if s.conn != nil {
+		err = s.conn.Close()
+	}
+	return errors.Join(err, s.db.Close(), os.RemoveAll(s.o.Spill))
+}
+
+// profile is what DuckDB is asked to measure of each statement.
+const profile = `PRAGMA enable_profiling = 'no_output';
+SET custom_profiling_settings = '{"SYSTEM_PEAK_TEMP_DIR_SIZE": "true"}';`
+
+func (s *Session) setup(ctx context.Context) error {
+	files := map[string]bool{}
+	for i := range s.t.Inputs {
+		in := &s.t.Inputs[i]
+		if in.Kind == pipeline.Forward {
+			s.input = in
+		}
+		if in.Source != "" {
+			for _, f := range s.g.Input(in.Source).Files {
+				files[f.Path] = true
+			}
+			continue
+		}
+		parts, err := s.o.Parts(in.Task)
+		if err != nil {
+			return err
+		}
+		if in == s.input {
+			s.parts = parts
+		}
+		for _, shard := range parts {
+			for _, p := range shard {
+				files[p] = true
+			}
+		}
+	}
+	allowed := make([]string, 0, len(files))
+	for f := range files {
+		allowed = append(allowed, f)
+	}
+	settings := fmt.Sprintf(`SET autoinstall_known_extensions = false; SET autoload_known_extensions = false;
+SET threads = %d; SET enable_external_file_cache = false; SET memory_limit = '%dB'; SET temp_directory = %s; SET allowed_paths = %s; SET allowed_directories = %s;`,
+		s.o.Threads, s.o.Memory, literal(s.o.Spill), list(allowed), list([]string{s.o.OutDir, s.o.Spill}))
+	if s.o.SpillLimit > 0 {
+		settings += fmt.Sprintf(" SET max_temp_directory_size = '%dB';", s.o.SpillLimit)
+	}
+	settings += profile + "SET enable_external_access = false; SET lock_configuration = true;"
+	if _, err := s.conn.ExecContext(ctx, settings); err != nil {
+		return fmt.Errorf("set DuckDB up: %w", readError(err))
+	}
+	for i := range s.t.Inputs {
+		in := &s.t.Inputs[i]
+		if in == s.input {
+			continue
+		}
+		if err := s.view(ctx, in, nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// view makes an input known under its name: a slice of it, or all of it.
+func (s *Session) view(ctx context.Context, in *pipeline.TaskInput, shard *pipeline.Shard) error {
+	var query string
+	if in.Source != "" {
+		query = sourceQuery(s.g.Input(in.Source), shard)
+	} else {
+		var err error
+		if query, err = s.partQuery(in, shard); err != nil {
+			return err
+		}
+	}
+	as := "CREATE OR REPLACE VIEW "
+	if in.Kind == pipeline.Broadcast { // small, and every shard needs it: read once
+		as = "CREATE TABLE "
+	}
+	if _, err := s.conn.ExecContext(ctx, as+ident(in.Name)+" AS "+query); err != nil {
+		return fmt.Errorf("open %s: %w", in.Name, readError(err))
+	}
+	return nil
+}
+
+// partQuery reads the parts of a task: those of the shard of the same ordinal,
+// or all of them in shard order.
+func (s *Session) partQuery(in *pipeline.TaskInput, shard *pipeline.Shard) (string, error) {
+	all := s.parts
+	if shard == nil {
+		var err error
+		if all, err = s.o.Parts(in.Task); err != nil {
+			return "", err
+		}
+	} else {
+		if shard.Ordinal >= len(all) {
+			return "", fmt.Errorf("task %s has no shard %d", in.Task, shard.Ordinal)
+		}
+		all = all[shard.Ordinal : shard.Ordinal+1]
+	}
+	var files []string
+	for _, parts := range all {
+		files = append(files, parts...)
+	}
+	if len(files) == 0 {
+		return "", fmt.Errorf("task %s has no parts", in.Task)
+	}
+	stored := s.g.Task(in.Task).Output.Stored
+	return "SELECT " + casts(stored, in.Columns) + " FROM read_parquet(" + list(files) + ", hive_partitioning = false)", nil
+}
+
+// fileColumn is the column by which a shard's filter picks files.
+const fileColumn = "__kq_file"
+
+var filenameArg = regexp.MustCompile(`(?i)\bfilename\s*=\s*(true|'(?:[^']|'')*')`)
+
+// sourceQuery reads a source: the rows of a shard's slices, or all.
+func sourceQuery(in *pipeline.Input, shard *pipeline.Shard) string {
+	files := make([]string, len(in.Files))
+	for i, f := range in.Files {
+		files[i] = f.Path
+	}
+	if shard == nil {
+		return "SELECT * FROM " + readAll(in.Relation, files)
+	}
+	if len(shard.Slices) == 0 {
+		return "SELECT * FROM " + readAll(in.Relation, files) + " WHERE false"
+	}
+	rows := ""
+	if one := shard.Slices[0]; !one.Whole {
+		rows = fmt.Sprintf("file_row_number BETWEEN %d AND %d", one.First, one.Last)
+	}
+	if len(files) == 1 {
+		query := "SELECT * FROM " + readAll(in.Relation, files)
+		if rows != "" {
+			query += " WHERE " + rows
+		}
+		return query
+	}
+	var picked []string
+	for _, sl := range shard.Slices {
+		picked = append(picked, literal(files[sl.File]))
+	}
+	column, selected, more := fileColumn, "* EXCLUDE ("+fileColumn+")", []string{"filename = '" + fileColumn + "'"}
+	if m := filenameArg.FindStringSubmatch(in.Relation.Args); m != nil {
+		// The job asks for the column itself: filter by that one.
+		column, selected, more = "filename", "*", nil
+		if m[1][0] == '\'' {
+			column = strings.Trim(m[1], "'")
+		}
+	}
+	query := "SELECT " + selected + " FROM " + readAll(in.Relation, files, more...) +
+		" WHERE " + ident(column) + " IN (" + strings.Join(picked, ", ") + ")"
+	if rows != "" {
+		query += " AND " + rows
+	}
+	return query
+}
+
+// Run executes one shard and writes its result to out, a new file in OutDir.
+// The error names the shard's input.
+func (s *Session) Run(ctx context.Context, shard *pipeline.Shard, out string) (pipeline.Metrics, error) {
+	start := time.Now()
+	var m pipeline.Metrics
+	if err := s.verify(shard, true); err != nil {
+		return m, err
+	}
+	if s.input != nil {
+		if err := s.view(ctx, s.input, shard); err != nil {
+			return m, s.explain(shard, err)
+		}
+	}
+	query, err := s.statement(ctx)
+	if err != nil {
+		return m, s.explain(shard, err)
+	}
+	options := s.t.CopyOptions()
+	before := readBytes()
+	err = s.conn.QueryRowContext(ctx, "COPY ("+query+"\n) TO "+literal(out)+" ("+options+", USE_TMP_FILE false)").Scan(&m.RowsOut)
+	if err != nil {
+		if ctx.Err() != nil {
+			return m, ctx.Err()
+		}
+		return m, classify(err, s.explain(shard, readError(err)))
+	}
+	if err := s.verify(shard, false); err != nil {
+		return m, err
+	}
+	m.Elapsed = time.Since(start)
+	m.BytesRead = readBytes() - before
+	m.Spilled = s.spilled()
+	m.RowsIn = max(0, shard.Rows)
+	return m, nil
+}
+
+// statement creates the stages' views, once, and returns the query of the
+// task's result.
+func (s *Session) statement(ctx context.Context) (string, error) {
+	if s.t.Kind == pipeline.Encode {
+		return "SELECT " + casts(s.t.Output.Columns, s.t.Output.Stored) + " FROM " + ident(s.t.Inputs[0].Name), nil
+	}
+	last := len(s.t.Views) - 1
+	for i, v := range s.t.Views {
+		if i == last && s.t.Opaque {
+			return strings.TrimRight(v.SQL, "; \t\r\n"), nil
+		}
+		// Views are bound when they are used; those of another shard still hold.
+		if s.dirty {
+			continue
+		}
+		if _, err := s.conn.ExecContext(ctx, "CREATE OR REPLACE VIEW "+ident(v.Name)+" AS "+v.SQL); err != nil {
+			return "", fmt.Errorf("stage %s: %w", v.Name, readError(err))
+		}
+	}
+	s.dirty = true
+	return "SELECT " + casts(s.t.Output.Columns, s.t.Output.Stored) + " FROM " + ident(s.t.Views[last].Name), nil
+}
+
+// spilled is the most bytes of temporary files during the last statement.
+func (s *Session) spilled() int64 {
+	info, err := duckdb.GetProfilingInfo(s.conn)
+	if err != nil {
+		return 0
+	}
+	f, _ := strconv.ParseFloat(info.Metrics["SYSTEM_PEAK_TEMP_DIR_SIZE"], 64)
+	return int64(f)
+}
+
+// readBytes is how many bytes this process has read through read calls so far,
+// from a disk or from the page cache.
+func readBytes() int64 {
+	data, err := os.ReadFile("/proc/self/io")
+	if err != nil {
+		return 0
+	}
+	var n int64
+	if _, err := fmt.Sscanf(string(data), "rchar: %d", &n); err != nil {
+		return 0
+	}
+	return n
+}
+
+// verify compares the source files that the shard reads with what the plan
+// pinned, so that a run never mixes two versions of its input.
+func (s *Session) verify(shard *pipeline.Shard, footers bool) error {
+	for i := range s.t.Inputs {
+		in := &s.t.Inputs[i]
+		src := s.g.Input(in.Source)
+		if src == nil {
+			continue
+		}
+		if in != s.input {
+			if footers && s.verified {
+				continue // whole inputs: once before the first shard, and after each
+			}
+			for _, f := range src.Files {
+				if err := verifyFile(f, footers); err != nil {
+					return err
+				}
+			}
+			continue
+		}
+		for _, sl := range shard.Slices {
+			if err := verifyFile(src.Files[sl.File], footers); err != nil {
+				return err
+			}
+		}
+	}
+	s.verified = true
+	return nil
+}
+
+func verifyFile(pinned pipeline.File, footer bool) error {
+	now, err := Pin(pinned.Path, footer && pinned.Footer != 0)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return pipeline.Permanent(fmt.Errorf("source file %s is gone since the run was planned; put it back and retry, or run again to plan with the files there are", pinned.Path))
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("source file %s may no longer be read; restore its permissions and retry", pinned.Path)
+	case err != nil:
+		return fmt.Errorf("source file %s: %w", pinned.Path, err)
+	case now.Size != pinned.Size || now.ModTime != pinned.ModTime || footer && now.Footer != pinned.Footer:
+		return pipeline.Permanent(fmt.Errorf("source file %s has changed since the run was planned; run again to plan anew", pinned.Path))
+	}
+	return nil
+}
+
+// classify marks errors that come from the data or the statement, and not from
+// the machine, as permanent.
+func classify(cause, err error) error {
+	var d *duckdb.Error
+	if !errors.As(cause, &d) {
+		return err
+	}
+	switch d.Type {
+	case duckdb.ErrorTypeIO, duckdb.ErrorTypeOutOfMemory, duckdb.ErrorTypeInterrupt, duckdb.ErrorTypeInternal, duckdb.ErrorTypeFatal,
+		duckdb.ErrorTypeUnknownType, duckdb.ErrorTypeInvalid, duckdb.ErrorTypePermission:
+		return err
+	}
+	return pipeline.Permanent(err)
+}
+
+// explain adds to an error what the shard was reading.
+func (s *Session) explain(shard *pipeline.Shard, err error) error {
+	where := ""
+	if s.input != nil && s.input.Source != "" && len(shard.Slices) > 0 {
+		where = Describe(s.g.Input(s.input.Source), shard) + ": "
+	}
+	hint := ""
+	switch text := err.Error(); {
+	case strings.Contains(text, "max_temp_directory_size"), strings.Contains(text, "No space left"):
+		hint = "; free disk space, or point --state at a larger disk"
+	case strings.HasPrefix(text, "Out of Memory"), strings.Contains(text, "could not allocate block"), strings.Contains(text, "failed to allocate data"):
+		hint = "; give the job more memory: (memory: 4GiB), or make its shards smaller"
+	}
+	return fmt.Errorf("%s%w%s", where, err, hint)
+}
+
+// Describe names the files and row groups of a shard, for people.
+func Describe(in *pipeline.Input, shard *pipeline.Shard) string {
+	if in == nil || len(shard.Slices) == 0 {
+		return ""
+	}
+	first := shard.Slices[0]
+	name := filepath.Base(in.Files[first.File].Path)
+	switch {
+	case len(shard.Slices) > 1:
+		return fmt.Sprintf("%s and %d more files", name, len(shard.Slices)-1)
+	case first.Whole:
+		return name
+	case first.Groups[0] == first.Groups[1]:
+		return fmt.Sprintf("%s, row group %d", name, first.Groups[0])
+	}
+	return fmt.Sprintf("%s, row groups %d to %d", name, first.Groups[0], first.Groups[1])
+}
