@@ -182,11 +182,10 @@ func (s *Store) bury(ctx context.Context, c *conn, task string, ordinal, attempt
 	if err := c.one(ctx, "UPDATE tasks SET state = 3, failed = failed + 1, ended = ? WHERE task_id = ? RETURNING run_id", []any{now, e.shard >> 40}, &run); err != nil {
 		return err
 	}
-	plural := "s"
-	if attempts == 1 {
-		plural = ""
+	text := fmt.Sprintf("%s, shard %d: %s", task, ordinal, e.err)
+	if attempts > 1 {
+		text = fmt.Sprintf("%s, shard %d, after %d attempts: %s", task, ordinal, attempts, e.err)
 	}
-	text := fmt.Sprintf("%s, shard %d, after %d attempt%s: %s", task, ordinal, attempts, plural, e.err)
 	_, err := c.exec(ctx, "UPDATE runs SET state = ?, ended = ?, error = ? WHERE run_id = ? AND state < 3", pipeline.RunFailed, now, text, run)
 	return err
 }

@@ -110,7 +110,7 @@ func (s *Store) collect(ctx context.Context, c *conn, o orphan) error {
 		return s.again(ctx, c, o.ended, ", attempts = attempts - 1, suspect = 1, lost = lost + 1", 0)
 	}
 	o.err = fmt.Sprintf("this shard killed %d workers, the last one being worker %d (process %d): out of memory, or a crash of the engine; its log tells", o.lost+1, o.worker, o.pid)
-	return s.bury(ctx, c, o.task, o.ordinal, o.attempts, o.ended)
+	return s.bury(ctx, c, o.task, o.ordinal, 1, o.ended)
 }
 
 // Cancel implements Coordinator.

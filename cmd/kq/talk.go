@@ -98,5 +98,8 @@ func plural(n int64, word string) string {
 	if n == 1 {
 		return "1 " + word
 	}
+	if stem, ok := strings.CutSuffix(word, "y"); ok {
+		return countText(n) + " " + stem + "ies"
+	}
 	return countText(n) + " " + word + "s"
 }

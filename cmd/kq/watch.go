@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -75,7 +74,8 @@ type watcher struct {
 	*runner
 	wanted  int
 	spawned int
-	failed  int // workers that ended badly, one after the other
+	failed  int   // workers that ended badly since there was progress
+	steps   int64 // attempts that ended, in whatever way: progress
 	exits   chan *child
 	alive   map[*child]bool
 	asked   os.Signal // the first signal
@@ -189,15 +189,22 @@ func (w *watcher) replace(ctx context.Context, c *child) error {
 	if st.State.Final() {
 		return nil
 	}
-	if c.err == nil {
-		w.failed = 0
-	} else {
+	var steps int64
+	for _, t := range st.Tasks {
+		steps += t.Completed + t.Retries
+	}
+	if steps > w.steps {
+		w.failed, w.steps = 0, steps
+	}
+	if c.err != nil {
 		w.failed++
 		w.out.lostWorker(c)
 	}
-	var exit *exec.ExitError
-	if errors.As(c.err, &exit) && exit.Exited() && w.failed > 2*w.wanted+3 && len(w.alive) == 0 {
-		return &failure{code: exitEnvironment, err: fmt.Errorf("workers can't start: %s", lastLine(c.log)), hint: "see " + c.log}
+	if w.failed > 2*w.wanted+4 {
+		if len(w.alive) > 0 {
+			return nil
+		}
+		return &failure{code: exitEnvironment, err: fmt.Errorf("workers die before they get anything done (%v): %s", c.err, lastLine(c.log)), hint: "see " + c.log}
 	}
 	if len(st.Workers) >= w.wanted {
 		return nil
