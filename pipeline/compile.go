@@ -288,8 +288,13 @@ func circle(path []*stageNode, n *stageNode) string {
 func (c *compiler) bind(ctx context.Context, order []*stageNode) {
 	for _, n := range order {
 		for _, t := range n.st.Tables {
-			if r := c.rels[fold(t.Name)]; r == nil || r.broken {
+			r := c.rels[fold(t.Name)]
+			if r == nil || r.broken {
 				n.rel.broken = true
+			} else if r.stage != nil && r.stage.st.Opaque != "" {
+				n.rel.broken = true
+				c.sqlProblem(n, SQLError{Offset: t.Offset, Message: fmt.Sprintf("the columns of %s are only known once it has run: its PIVOT takes them from the data", r.name),
+					Hint: "list the values: PIVOT … ON column IN (…)"})
 			}
 		}
 		if n.rel.broken {

@@ -146,6 +146,8 @@ type Output struct {
 	Stored      []Column `json:"stored"`
 	Compression string   `json:"compression"`
 	Ordered     bool     `json:"ordered"` // the statement ends in ORDER BY
+	// Dynamic: the columns depend on the data, so Columns and Stored are not all.
+	Dynamic bool `json:"dynamic,omitempty"`
 }
 
 // SinkPlan is how a sink's files come to be.

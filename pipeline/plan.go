@@ -234,7 +234,7 @@ func (c *compiler) task(ctx context.Context, g *Graph, n *stageNode) error {
 // output decides what n's parts hold: what the sink publishes where that serves
 // every reader, else types that read back as the very same values.
 func (c *compiler) output(g *Graph, n *stageNode, t *Task) error {
-	t.Output = Output{Columns: n.columns, Compression: "lz4_raw", Ordered: n.st.Ordered}
+	t.Output = Output{Columns: n.columns, Compression: "lz4_raw", Ordered: n.st.Ordered, Dynamic: n.st.Opaque != ""}
 	stored, err := c.e.Stored(n.columns)
 	if err != nil {
 		path := "stages." + n.Name + ".sql"
@@ -311,7 +311,7 @@ func (c *compiler) sinkTasks(g *Graph, n *stageNode) error {
 		p.Extension, p.SingleFile = extension(s.URI, spec.Extensions)
 		if s.Type == "parquet" {
 			p.Columns = c.e.Published(n.columns)
-			p.Linked = slices.Equal(p.Columns, from.Output.Stored) && p.Compression == from.Output.Compression &&
+			p.Linked = (from.Output.Dynamic || slices.Equal(p.Columns, from.Output.Stored)) && p.Compression == from.Output.Compression &&
 				len(s.Options) == 0 && (!p.SingleFile || len(from.Shards) == 1)
 		}
 		commit := Task{Name: s.Name + ":commit", Kind: Commit, Needs: []string{n.Name}, Sink: p, Retry: n.Retry, Buckets: 1,
@@ -334,7 +334,7 @@ func (c *compiler) sinkTasks(g *Graph, n *stageNode) error {
 func (c *compiler) encodeTask(n *stageNode, from *Task, p *SinkPlan) Task {
 	in := TaskInput{Name: n.Name, Kind: Forward, Task: n.Name, Columns: n.columns}
 	t := Task{Name: p.Name + ":encode", Kind: Encode, Needs: []string{n.Name}, Sink: p, Retry: n.Retry,
-		Output: Output{Columns: n.columns, Stored: p.Columns}}
+		Output: Output{Columns: n.columns, Stored: p.Columns, Dynamic: from.Output.Dynamic}}
 	count := len(from.Shards)
 	if p.SingleFile {
 		in.Kind, count = Gather, 1

@@ -290,20 +290,13 @@ func (a *app) head(ctx context.Context, e *sqlstage.Engine, store *coord.Store, 
 	if err != nil {
 		return err
 	}
-	var lines [][]string
-	var names []string
-	for _, c := range t.Output.Columns {
-		names = append(names, clip(c.Name, 30))
-	}
-	lines = append(lines, names)
 	for _, row := range found {
 		for i := range row {
 			row[i] = clip(row[i], 30)
 		}
-		lines = append(lines, row)
 	}
-	table(a.stdout, lines)
-	if more := rows - int64(len(found)); more > 0 {
+	table(a.stdout, found)
+	if more := rows - int64(len(found)-1); more > 0 {
 		fmt.Fprintf(a.stdout, "… and %s\n", countText(more)+" more rows")
 	}
 	return nil

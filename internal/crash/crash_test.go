@@ -363,7 +363,7 @@ func TestPoints(t *testing.T) {
 func TestFaults(t *testing.T) {
 	for _, errno := range []string{"ENOSPC", "EIO", "EACCES"} {
 		w := newWorld(t, rand.New(rand.NewPCG(*seed, 2)))
-		for k := 1; ; k += 1 + k/20 {
+		for k := 1; ; k += 1 + k/8 {
 			code, out := w.start([]string{fmt.Sprintf("KQ_FAULT=op:%s:%d", errno, k)}, func(int) { time.Sleep(10 * time.Millisecond) })
 			if code != 0 && !strings.Contains(out, "kq: error") {
 				t.Fatalf("%s at operation %d: exit %d without an error:\n%s", errno, k, code, out)

@@ -71,7 +71,7 @@ func (e *Engine) Close() error {
 
 // describe returns the columns of a query.
 func describe(ctx context.Context, db queryer, query string) ([]pipeline.Column, error) {
-	rows, err := db.QueryContext(ctx, "SELECT column_name, column_type FROM (DESCRIBE "+query+")")
+	rows, err := db.QueryContext(ctx, "DESCRIBE "+query)
 	if err != nil {
 		return nil, err
 	}
@@ -79,7 +79,8 @@ func describe(ctx context.Context, db queryer, query string) ([]pipeline.Column,
 	var cols []pipeline.Column
 	for rows.Next() {
 		var c pipeline.Column
-		if err := rows.Scan(&c.Name, &c.Type); err != nil {
+		var null, key, fallback, extra any
+		if err := rows.Scan(&c.Name, &c.Type, &null, &key, &fallback, &extra); err != nil {
 			return nil, err
 		}
 		cols = append(cols, c)

@@ -158,8 +158,12 @@ func (s *Session) partQuery(in *pipeline.TaskInput, shard *pipeline.Shard) (stri
 	if len(files) == 0 {
 		return "", fmt.Errorf("task %s has no parts", in.Task)
 	}
-	stored := s.g.Task(in.Task).Output.Stored
-	return "SELECT " + casts(stored, in.Columns) + " FROM read_parquet(" + list(files) + ", hive_partitioning = false)", nil
+	from := s.g.Task(in.Task).Output
+	selected := casts(from.Stored, in.Columns)
+	if from.Dynamic {
+		selected = "*"
+	}
+	return "SELECT " + selected + " FROM read_parquet(" + list(files) + ", hive_partitioning = false)", nil
 }
 
 // fileColumn is the column by which a shard's filter picks files.
@@ -229,7 +233,7 @@ func (s *Session) Run(ctx context.Context, shard *pipeline.Shard, out string) (p
 	}
 	options := s.t.CopyOptions()
 	before := readBytes()
-	err = s.conn.QueryRowContext(ctx, "COPY ("+query+"\n) TO "+literal(out)+" ("+options+", USE_TMP_FILE false)").Scan(&m.RowsOut)
+	m.RowsOut, err = s.copy(ctx, "COPY ("+query+"\n) TO "+literal(out)+" ("+options+", USE_TMP_FILE false)", out)
 	if err != nil {
 		if ctx.Err() != nil {
 			return m, ctx.Err()
@@ -246,16 +250,38 @@ func (s *Session) Run(ctx context.Context, shard *pipeline.Shard, out string) (p
 	return m, nil
 }
 
+// copy runs a COPY and returns how many rows it wrote. One without a syntax tree
+// is several statements to DuckDB, whose results can't be told apart: there the
+// rows are counted in the file.
+func (s *Session) copy(ctx context.Context, query, out string) (rows int64, err error) {
+	if s.t.Opaque {
+		if _, err = s.conn.ExecContext(ctx, query); err != nil {
+			return 0, err
+		}
+		query = "SELECT count(*) FROM read_parquet(" + literal(out) + ")"
+	}
+	err = s.conn.QueryRowContext(ctx, query).Scan(&rows)
+	return rows, err
+}
+
 // statement creates the stages' views, once, and returns the query of the
 // task's result.
 func (s *Session) statement(ctx context.Context) (string, error) {
+	if s.t.Kind == pipeline.Encode && s.t.Output.Dynamic {
+		return "FROM " + ident(s.t.Inputs[0].Name), nil
+	}
 	if s.t.Kind == pipeline.Encode {
 		return "SELECT " + casts(s.t.Output.Columns, s.t.Output.Stored) + " FROM " + ident(s.t.Inputs[0].Name), nil
 	}
 	last := len(s.t.Views) - 1
 	for i, v := range s.t.Views {
 		if i == last && s.t.Opaque {
-			return strings.TrimRight(v.SQL, "; \t\r\n"), nil
+			query := strings.TrimRight(v.SQL, "; \t\r\n")
+			columns, err := describe(ctx, s.conn, "SELECT * FROM ("+query+"\n)")
+			if err != nil {
+				return "", fmt.Errorf("stage %s: %w", v.Name, readError(err))
+			}
+			return "SELECT " + casts(columns, published(columns)) + " FROM (" + query + "\n)", nil
 		}
 		// Views are bound when they are used; those of another shard still hold.
 		if s.dirty {

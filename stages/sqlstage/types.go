@@ -25,7 +25,9 @@ func (e *Engine) Stored(columns []pipeline.Column) ([]pipeline.Column, error) {
 // Published implements pipeline.Engine. DuckDB writes integers wider than 64
 // bits as DOUBLE, which rounds silently; a decimal of 38 digits is exact, and a
 // value beyond it is an error.
-func (e *Engine) Published(columns []pipeline.Column) []pipeline.Column {
+func (e *Engine) Published(columns []pipeline.Column) []pipeline.Column { return published(columns) }
+
+func published(columns []pipeline.Column) []pipeline.Column {
 	out, _ := mapColumns(columns, func(leaf string) (string, error) {
 		switch {
 		case leaf == "HUGEINT", leaf == "UHUGEINT":

@@ -1,0 +1,371 @@
+package equality
+
+import (
+	"context"
+	"database/sql"
+	"flag"
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"sort"
+	"strconv"
+	"strings"
+	"testing"
+
+	_ "github.com/duckdb/duckdb-go/v2"
+
+	"github.com/kinequet/kq/pipeline"
+	"github.com/kinequet/kq/pipeline/spec"
+	"github.com/kinequet/kq/stages/sqlstage"
+)
+
+var (
+	count = flag.Int("sql.n", envInt("KQ_SQL_N", 2000), "how many random statements to try")
+	seed  = flag.Uint64("sql.seed", uint64(envInt("KQ_SQL_SEED", 1)), "seed of the random statements")
+)
+
+func envInt(name string, fallback int) int {
+	if n, err := strconv.Atoi(os.Getenv(name)); err == nil {
+		return n
+	}
+	return fallback
+}
+
+// source is a declared input of the tests.
+type source struct {
+	function, args string
+	files          []string
+}
+
+// world is the data, DuckDB over all of it, and the compiler.
+type world struct {
+	t       testing.TB
+	dir     string
+	db      *sql.DB // the reference: every source is a view over the whole input
+	conn    *sql.Conn
+	engine  *sqlstage.Engine
+	sources map[string]source
+}
+
+// stage is one stage of a case.
+type stage struct {
+	name, sql   string
+	materialize bool
+}
+
+func newWorld(t testing.TB) *world {
+	ctx := context.Background()
+	w := &world{t: t, dir: t.TempDir(), sources: map[string]source{}}
+	var err error
+	if w.db, err = sql.Open("duckdb", "?threads=2"); err != nil {
+		t.Fatal(err)
+	}
+	if w.conn, err = w.db.Conn(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if w.engine, err = sqlstage.NewEngine(ctx); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { w.engine.Close(); w.conn.Close(); w.db.Close() })
+	w.data()
+	return w
+}
+
+func (w *world) exec(query string) {
+	w.t.Helper()
+	if _, err := w.conn.ExecContext(context.Background(), query); err != nil {
+		w.t.Fatalf("%s: %v", query, err)
+	}
+}
+
+// add declares a source over files that a COPY has written.
+func (w *world) add(name, function, args string, files ...string) {
+	for i := range files {
+		files[i] = filepath.Join(w.dir, files[i])
+	}
+	w.sources[name] = source{function, args, files}
+	quoted := make([]string, len(files))
+	for i, f := range files {
+		quoted[i] = "'" + f + "'"
+	}
+	more := ""
+	if args != "" {
+		more = ", " + args
+	}
+	w.exec(fmt.Sprintf("CREATE VIEW %s AS SELECT * FROM %s([%s]%s)", name, function, strings.Join(quoted, ", "), more))
+}
+
+// data writes the inputs: many row groups, many files, every type.
+func (w *world) data() {
+	copyTo := func(query, file, options string) {
+		path := filepath.Join(w.dir, file)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			w.t.Fatal(err)
+		}
+		w.exec("COPY (" + query + ") TO '" + path + "' (" + options + ")")
+	}
+	const groups = "FORMAT parquet, ROW_GROUP_SIZE 2048"
+	fact := `SELECT i AS id, (i * 7919 %% 101)::INTEGER AS k, CASE WHEN i %% 13 = 0 THEN NULL ELSE (i * 31 %% 1000)::BIGINT END AS v,
+		CASE WHEN i %% 17 = 0 THEN NULL ELSE 'name ' || (i * 7 %% 50) END AS s, (i %% 97) / 8.0 AS x,
+		DATE '2020-01-01' + (i %% 700)::INTEGER AS d, TIMESTAMP '2020-01-01' + INTERVAL (i * 61) SECOND AS ts, i %% 3 = 0 AS b,
+		(i * 100 %% 12345)::DECIMAL(12, 2) / 7 AS m FROM range(%d, %d) t(i)`
+	for f := range 3 {
+		copyTo(fmt.Sprintf(fact, f*12000, (f+1)*12000), fmt.Sprintf("facts/f%d.parquet", f), groups)
+	}
+	w.add("facts", "read_parquet", "", "facts/f0.parquet", "facts/f1.parquet", "facts/f2.parquet")
+	copyTo("SELECT i AS k, 'dim ' || i AS label, i % 5 AS grp, CASE WHEN i % 4 = 0 THEN NULL ELSE i * 2 END AS w FROM range(0, 140, 2) t(i)", "dims.csv", "FORMAT csv")
+	w.add("dims", "read_csv", "", "dims.csv")
+	copyTo(fmt.Sprintf(fact, 0, 0), "empty.parquet", groups)
+	w.add("nothing", "read_parquet", "", "empty.parquet")
+	copyTo(fmt.Sprintf(fact, 0, 1), "one.parquet", groups)
+	w.add("one", "read_parquet", "", "one.parquet")
+	// Files with columns in another order, and missing ones.
+	copyTo("SELECT i AS a, i * 2 AS b, 's' || i AS c FROM range(5000) t(i)", "mixed/1.parquet", groups)
+	copyTo("SELECT 't' || i AS c, i AS a, i * 3 AS b FROM range(5000) t(i)", "mixed/2.parquet", groups)
+	w.add("mixed", "read_parquet", "", "mixed/1.parquet", "mixed/2.parquet")
+	copyTo("SELECT i AS a, i * 0.5 AS d FROM range(4000) t(i)", "union/1.parquet", groups)
+	copyTo("SELECT 'u' || i AS c, i::SMALLINT AS a FROM range(4000) t(i)", "union/2.parquet", groups)
+	w.add("merged", "read_parquet", "union_by_name = true", "union/1.parquet", "union/2.parquet")
+	for _, y := range []int{2019, 2020} {
+		copyTo(fmt.Sprintf("SELECT i AS n FROM range(%d, %d) t(i)", y, y+3000), fmt.Sprintf("hive/y=%d/data.parquet", y), groups)
+	}
+	w.add("hive", "read_parquet", "hive_partitioning = true", "hive/y=2019/data.parquet", "hive/y=2020/data.parquet")
+	w.add("named", "read_parquet", "filename = true", "mixed/1.parquet", "mixed/2.parquet")
+	copyTo(`SELECT i AS "select", i * 2 AS "a b", 'é' || i AS "ünï", i AS "file_row_number", i % 3 AS "quo""te" FROM range(6000) t(i)`, "odd.parquet", groups)
+	w.add("odd", "read_parquet", "", "odd.parquet")
+	for f := range 4 {
+		copyTo(fmt.Sprintf("SELECT i AS id, 'line, ' || i AS txt, CASE WHEN i %% 5 = 0 THEN NULL ELSE i / 4.0 END AS q FROM range(%d, %d) t(i)", f*500, f*500+500), fmt.Sprintf("lines/%d.csv", f), "FORMAT csv")
+		copyTo(fmt.Sprintf("SELECT i AS id, {'a': i, 'b': ['x', 'y' || i]} AS o FROM range(%d, %d) t(i)", f*300, f*300+300), fmt.Sprintf("js/%d.json", f), "FORMAT json")
+	}
+	w.add("lines", "read_csv", "", "lines/0.csv", "lines/1.csv", "lines/2.csv", "lines/3.csv")
+	w.add("js", "read_json", "format = 'newline_delimited'", "js/0.json", "js/1.json", "js/2.json", "js/3.json")
+	copyTo(wide, "wide.parquet", groups)
+	w.add("wide", "read_parquet", "", "wide.parquet")
+}
+
+// wide has every type that Parquet keeps, with NULLs and extreme values.
+const wide = `SELECT i AS id, CASE WHEN i % 7 = 0 THEN NULL ELSE i % 120 END::TINYINT AS t1, (i % 200)::UTINYINT AS t2, (i - 3000)::SMALLINT AS t3,
+	CASE i WHEN 0 THEN -9223372036854775808 WHEN 1 THEN 9223372036854775807 ELSE i END::BIGINT AS t4, (i * 3)::UBIGINT AS t5,
+	CASE i % 6 WHEN 0 THEN 'NaN' WHEN 1 THEN 'inf' WHEN 2 THEN '-inf' WHEN 3 THEN '-0.0' ELSE (i / 3.0)::VARCHAR END::DOUBLE AS f8, (i / 7.0)::FLOAT AS f4,
+	(i * 1.5)::DECIMAL(18, 3) AS dec, (i % 100)::DECIMAL(4, 1) AS dec4, i::DECIMAL(38, 10) AS dec38,
+	CASE i % 5 WHEN 0 THEN NULL WHEN 1 THEN '' WHEN 2 THEN 'ünïcødé ' || i WHEN 3 THEN 'nul' || chr(0) || 'x' ELSE repeat('z', (i % 50)::INTEGER) END AS str,
+	encode('b' || i) AS blb, DATE '1970-01-01' + (i * 7 - 20000)::INTEGER AS dt, TIME '00:00:00' + INTERVAL (i) SECOND AS tm,
+	TIMESTAMP '1969-12-31 23:59:59.999999' + INTERVAL (i * 1001) MILLISECOND AS ts, (TIMESTAMP '2000-01-01' + INTERVAL (i) HOUR)::TIMESTAMPTZ AS tz,
+	make_timestamp_ns(i * 1000003) AS tns, md5(i::VARCHAR)::UUID AS u, i % 2 = 0 AS bool,
+	CASE WHEN i % 9 = 0 THEN NULL WHEN i % 9 = 1 THEN [] ELSE [i, NULL, i + 1] END AS lst, {'a': i, 'b': {'c': 'x' || i, 'd': [i]}} AS st,
+	MAP {'k' || (i % 3): i, 'z': NULL} AS mp, [[i], [], NULL] AS nested, [{'p': i}, NULL] AS los, '{"j": ' || i || '}' AS js
+	FROM range(6200) t(i)`
+
+// outcome is a result, or the error instead.
+type outcome struct {
+	columns []string // "name TYPE"
+	rows    []string
+	err     error
+}
+
+// reference runs the stages as views over the whole input.
+func (w *world) reference(stages []stage) outcome {
+	ctx := context.Background()
+	for i, s := range stages[:len(stages)-1] {
+		kind := "VIEW"
+		if s.materialize {
+			kind = "TABLE"
+		}
+		if _, err := w.conn.ExecContext(ctx, fmt.Sprintf("CREATE TEMP %s %s AS %s", kind, s.name, s.sql)); err != nil {
+			w.drop(stages[:i])
+			return outcome{err: err}
+		}
+	}
+	defer w.drop(stages[:len(stages)-1])
+	return w.read(stages[len(stages)-1].sql)
+}
+
+func (w *world) drop(stages []stage) {
+	for _, s := range slices.Backward(stages) {
+		kind := "VIEW"
+		if s.materialize {
+			kind = "TABLE"
+		}
+		_, _ = w.conn.ExecContext(context.Background(), "DROP "+kind+" IF EXISTS "+s.name)
+	}
+}
+
+// read runs a query and renders its rows as text that tells apart what differs.
+func (w *world) read(query string) (o outcome) {
+	rows, err := w.conn.QueryContext(context.Background(), query)
+	if err != nil {
+		return outcome{err: err}
+	}
+	defer rows.Close()
+	types, err := rows.ColumnTypes()
+	if err != nil {
+		return outcome{err: err}
+	}
+	for _, t := range types {
+		o.columns = append(o.columns, t.Name())
+	}
+	dest := make([]any, len(types))
+	for i := range dest {
+		dest[i] = new(any)
+	}
+	for rows.Next() {
+		if err := rows.Scan(dest...); err != nil {
+			return outcome{err: err}
+		}
+		var b strings.Builder
+		for _, d := range dest {
+			render(&b, *(d.(*any)))
+			b.WriteByte('|')
+		}
+		o.rows = append(o.rows, b.String())
+	}
+	o.err = rows.Err()
+	return o
+}
+
+func render(b *strings.Builder, v any) {
+	switch v := v.(type) {
+	case float64:
+		// The order of a sum decides its last bits, nothing else may.
+		if v != 0 && !math.IsInf(v, 0) && !math.IsNaN(v) {
+			fmt.Fprintf(b, "%.9e", v)
+			return
+		}
+		fmt.Fprint(b, v)
+	case []any:
+		for _, e := range v {
+			b.WriteByte('[')
+			render(b, e)
+		}
+	case string:
+		b.WriteString(strconv.Quote(v))
+	default:
+		fmt.Fprintf(b, "%v", v)
+	}
+}
+
+// run executes the stages with kq, with shards of about size decoded bytes.
+func (w *world) run(stages []stage, size int64) (o outcome, plan string) {
+	ctx := context.Background()
+	job := &pipeline.Job{File: "job.yaml", Name: "case", ShardSize: size, Positions: map[string]pipeline.Pos{}}
+	for name, s := range w.sources {
+		used := false
+		for _, st := range stages {
+			used = used || strings.Contains(strings.ToLower(st.sql), name)
+		}
+		if used {
+			job.Sources = append(job.Sources, pipeline.Source{Name: name, Type: s.function, URIs: s.files})
+		}
+	}
+	sort.Slice(job.Sources, func(i, j int) bool { return job.Sources[i].Name < job.Sources[j].Name })
+	for i, s := range stages {
+		job.Stages = append(job.Stages, pipeline.Stage{Name: s.name, SQL: s.sql, Materialize: s.materialize || i == len(stages)-1, Retry: pipeline.Retry{Attempts: 1}})
+	}
+	g, err := pipeline.Compile(ctx, job, w.engine, pipeline.CompileOptions{
+		Open: func(s pipeline.Source) (pipeline.Relation, []string, error) {
+			return pipeline.Relation{Function: s.Type, Args: w.sources[s.Name].args}, s.URIs, nil
+		},
+		Suggest: spec.Suggest,
+	})
+	if err != nil {
+		return outcome{err: err}, ""
+	}
+	dir, err := os.MkdirTemp(w.dir, "parts")
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	parts := map[string][][]string{}
+	for i := range g.Tasks {
+		t := &g.Tasks[i]
+		plan += fmt.Sprintf("%s: %d shards; ", t.Name, len(t.Shards))
+		if err := w.task(g, t, dir, parts); err != nil {
+			return outcome{err: err}, plan
+		}
+	}
+	last := g.Task(stages[len(stages)-1].name)
+	var files []string
+	for _, shard := range parts[last.Name] {
+		for _, f := range shard {
+			files = append(files, "'"+f+"'")
+		}
+	}
+	items := []string{}
+	if last.Output.Dynamic {
+		items = []string{"*"}
+	}
+	for _, c := range last.Output.Columns {
+		if last.Output.Dynamic {
+			break
+		}
+		name := `"` + strings.ReplaceAll(c.Name, `"`, `""`) + `"`
+		items = append(items, fmt.Sprintf("CAST(%s AS %s) AS %[1]s", name, c.Type))
+	}
+	return w.read("SELECT " + strings.Join(items, ", ") + " FROM read_parquet([" + strings.Join(files, ", ") + "], hive_partitioning = false)"), plan
+}
+
+func (w *world) task(g *pipeline.Graph, t *pipeline.Task, dir string, parts map[string][][]string) error {
+	ctx := context.Background()
+	s, err := sqlstage.Open(ctx, g, t, pipeline.Resources{Threads: 2, Memory: 1 << 30, Spill: filepath.Join(dir, "spill"), OutDir: dir,
+		Parts: func(task string) ([][]string, error) { return parts[task], nil }})
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	for i := range t.Shards {
+		out := filepath.Join(dir, fmt.Sprintf("%s-%05d.parquet", t.Name, i))
+		if _, err := s.Run(ctx, &t.Shards[i], out); err != nil {
+			return err
+		}
+		parts[t.Name] = append(parts[t.Name], []string{out})
+	}
+	return nil
+}
+
+// same compares outcomes: names of columns, and rows, in order where asked.
+func same(want, got outcome, ordered bool) string {
+	if want.err != nil || got.err != nil {
+		if (want.err == nil) != (got.err == nil) {
+			return fmt.Sprintf("DuckDB's error is %v, kq's is %v", want.err, got.err)
+		}
+		return ""
+	}
+	if !slices.Equal(want.columns, got.columns) {
+		return fmt.Sprintf("columns are %q, want %q", got.columns, want.columns)
+	}
+	a, b := slices.Clone(want.rows), slices.Clone(got.rows)
+	if !ordered {
+		slices.Sort(a)
+		slices.Sort(b)
+	}
+	if len(a) != len(b) {
+		return fmt.Sprintf("%d rows, want %d", len(b), len(a))
+	}
+	for i := range a {
+		if a[i] != b[i] {
+			return fmt.Sprintf("row %d is %s, want %s", i, b[i], a[i])
+		}
+	}
+	return ""
+}
+
+// The comparison must be able to fail: each wrong result is told apart.
+func TestComparison(t *testing.T) {
+	right := outcome{columns: []string{"a"}, rows: []string{"1|", "2|"}}
+	for _, wrong := range []outcome{
+		{columns: []string{"b"}, rows: right.rows},
+		{columns: right.columns, rows: []string{"1|"}},
+		{columns: right.columns, rows: []string{"1|", "2|", "2|"}},
+		{columns: right.columns, rows: []string{"1|", "3|"}},
+		{err: os.ErrInvalid},
+	} {
+		if same(right, wrong, false) == "" {
+			t.Errorf("%v passes for %v", wrong, right)
+		}
+	}
+	if same(right, outcome{columns: right.columns, rows: []string{"2|", "1|"}}, true) == "" {
+		t.Error("order is not compared")
+	}
+}
