@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -38,6 +39,9 @@ func Compile(ctx context.Context, job *Job, e Engine, o CompileOptions) (*Graph,
 		o.Suggest = func(string, []string) string { return "" }
 	}
 	c := &compiler{job: job, e: e, o: o, rels: map[string]*relation{}}
+	for _, name := range job.Broken {
+		c.rels[fold(name)] = &relation{name: name, broken: true}
+	}
 	c.sources(ctx)
 	c.parse(ctx)
 	order := c.order()
@@ -46,7 +50,7 @@ func Compile(ctx context.Context, job *Job, e Engine, o CompileOptions) (*Graph,
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	if len(c.problems) > 0 {
+	if len(c.problems) > 0 || job.Wrong {
 		c.problems.Sort()
 		return nil, c.problems
 	}
@@ -103,12 +107,20 @@ func (c *compiler) problem(path string, pos Pos, message, hint string) {
 	c.problems = append(c.problems, Problem{File: c.job.File, Pos: pos, Path: path, Message: message, Hint: hint})
 }
 
+// broken reports whether the declaration of name has problems already.
+func (c *compiler) broken(name string) bool {
+	return slices.Contains(c.job.Broken, name)
+}
+
 func (c *compiler) at(path string) Pos { return c.job.Positions[path] }
 
 // sources opens and inspects every source.
 func (c *compiler) sources(ctx context.Context) {
 	for i := range c.job.Sources {
 		s := &c.job.Sources[i]
+		if c.broken(s.Name) {
+			continue
+		}
 		r := &relation{name: s.Name, input: &Input{Name: s.Name, Type: s.Type}}
 		c.rels[fold(s.Name)] = r
 		c.inputs = append(c.inputs, r)
@@ -154,6 +166,9 @@ func sum(ns []int64) (total int64) {
 // parse checks every statement on its own and resolves the tables it names.
 func (c *compiler) parse(ctx context.Context) {
 	for i := range c.job.Stages {
+		if c.broken(c.job.Stages[i].Name) {
+			continue
+		}
 		n := &stageNode{Stage: &c.job.Stages[i]}
 		n.rel = &relation{name: n.Name, stage: n}
 		c.rels[fold(n.Name)] = n.rel
@@ -193,7 +208,7 @@ func (c *compiler) parse(ctx context.Context) {
 func (c *compiler) copies() {
 	for i := range c.job.Sinks {
 		s := &c.job.Sinks[i]
-		if r := c.rels[fold(s.From)]; r != nil && r.input != nil {
+		if r := c.rels[fold(s.From)]; r != nil && r.input != nil && !c.broken(s.Name) {
 			n := &stageNode{Stage: &Stage{Name: s.Name, SQL: "FROM " + quote(r.name), Retry: Retry{Attempts: 4, Backoff: time.Second}}}
 			n.rel = &relation{name: n.Name, stage: n}
 			n.sinks = append(n.sinks, s)
@@ -320,6 +335,9 @@ func (c *compiler) sinks() {
 	targets := map[string]string{}
 	for i := range c.job.Sinks {
 		s := &c.job.Sinks[i]
+		if c.broken(s.Name) {
+			continue
+		}
 		path := "sinks." + s.Name
 		r := c.rels[fold(s.From)]
 		switch {
@@ -327,6 +345,9 @@ func (c *compiler) sinks() {
 			c.problem(path+".from", c.at(path+".from"), fmt.Sprintf("no source or stage is named %q", s.From), c.suggestion(s.From))
 		case r.stage != nil:
 			r.stage.sinks = append(r.stage.sinks, s)
+		}
+		if s.URI == "" { // a problem already
+			continue
 		}
 		if other, taken := targets[s.URI]; taken {
 			c.problem(path+".uri", c.at(path+".uri"), fmt.Sprintf("sink %q publishes to the same place", other), "give each sink a folder of its own")

@@ -20,6 +20,12 @@ type Job struct {
 	// must not be printed, logged or stored.
 	Env []EnvRef
 
+	// Wrong is set beside problems: the job is checked further, but not planned.
+	Wrong bool
+	// Broken lists names that the file declares but that could not be decoded, so
+	// that what refers to them is no problem as well.
+	Broken []string
+
 	// Positions maps a dotted path ("sinks.lake.uri") to the place of its
 	// value in the file, and "sinks.lake" to the place of its key.
 	Positions map[string]Pos

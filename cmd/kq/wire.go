@@ -85,6 +85,15 @@ func (a *app) compile(ctx context.Context, file string, set []string) (*pipeline
 	if s.err != nil {
 		return nil, nil, nil, environment(s.err)
 	}
+	var problems, more pipeline.Problems
+	if errors.As(err, &problems) && job != nil {
+		// The rest of the job is checked as well, so that all is said at once.
+		if _, err := pipeline.Compile(ctx, job, s.e, compileOptions()); errors.As(err, &more) {
+			problems = append(problems, more...)
+			problems.Sort()
+		}
+		err = problems
+	}
 	if err != nil {
 		s.e.Close()
 		return nil, nil, nil, err

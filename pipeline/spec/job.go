@@ -73,7 +73,7 @@ func (d *decoder) root(n *yaml.Node) {
 	}
 }
 
-func (d *decoder) source(name, path string, n *yaml.Node) {
+func (d *decoder) source(name, path string, n *yaml.Node) bool {
 	s := pipeline.Source{Name: name}
 	var types, uris, options *yaml.Node
 	d.object(n, path, "a source", map[string]field{
@@ -84,7 +84,7 @@ func (d *decoder) source(name, path string, n *yaml.Node) {
 		},
 	}, []string{"type", "uri", "options"}, []string{"partition_by"})
 	if resolve(n).Kind != yaml.MappingNode {
-		return
+		return false
 	}
 	if uris == nil {
 		d.problem(n, path, "has no uri", "add uri: with a file, a folder or a glob")
@@ -93,18 +93,23 @@ func (d *decoder) source(name, path string, n *yaml.Node) {
 		s.Type = typeOf(s.URIs[0], d.o.Catalog.Sources)
 		if s.Type == "" {
 			d.problem(n, path, "has no type, and the uri doesn't tell", "add type: "+strings.Join(sorted(d.o.Catalog.Sources), ", or "))
-			return
+			return false
 		}
 	}
+	before := len(d.problems)
 	spec, ok := d.o.Catalog.Sources[s.Type]
 	if !ok && types != nil {
 		d.unknownType(types, path+".type", "source", s.Type, d.o.Catalog.Sources, "kafka", "s3", "postgres", "plugin")
-		return
+		return false
 	}
 	if options != nil {
 		s.Options = d.options(path+".options", options, spec.Options)
 	}
+	if !ok || len(s.URIs) == 0 || len(d.problems) > before {
+		return false
+	}
 	d.job.Sources = append(d.job.Sources, s)
+	return true
 }
 
 func (d *decoder) unknownType(n *yaml.Node, path, what, typ string, have map[string]pipeline.PluginSpec, later ...string) {
@@ -159,16 +164,19 @@ func (d *decoder) uris(path string, n *yaml.Node) (uris []string) {
 	return uris
 }
 
-func (d *decoder) stage(name, path string, n *yaml.Node) {
+func (d *decoder) stage(name, path string, n *yaml.Node) bool {
 	s := pipeline.Stage{Name: name, Retry: pipeline.Retry{Attempts: defaultAttempts, Backoff: defaultBackoff}}
 	var query *yaml.Node
+	readable := false
 	d.object(n, path, "a stage", map[string]field{
 		"sql": func(p string, v *yaml.Node) {
 			query = v
 			text, at, ok := d.expand(p, v)
 			if ok && strings.TrimSpace(text) == "" {
 				d.problem(v, p, "is empty", "write one SELECT")
+				ok = false
 			}
+			readable = ok
 			s.SQL, s.SQLAt = text, at
 		},
 		"materialize": func(p string, v *yaml.Node) { s.Materialize = d.boolean(p, v) },
@@ -190,12 +198,14 @@ func (d *decoder) stage(name, path string, n *yaml.Node) {
 	}, []string{"sql", "materialize", "scope", "memory", "retry"}, []string{"partition_by", "buckets", "checks", "wasm", "function", "from", "config"})
 	if query == nil && resolve(n).Kind == yaml.MappingNode {
 		d.problem(n, path, "has no sql", "add sql: with one SELECT")
-		return
 	}
-	d.job.Stages = append(d.job.Stages, s)
+	if readable {
+		d.job.Stages = append(d.job.Stages, s)
+	}
+	return readable
 }
 
-func (d *decoder) sink(name, path string, n *yaml.Node) {
+func (d *decoder) sink(name, path string, n *yaml.Node) bool {
 	s := pipeline.Sink{Name: name}
 	var types, from, uri, compression, options *yaml.Node
 	d.object(n, path, "a sink", map[string]field{
@@ -208,7 +218,7 @@ func (d *decoder) sink(name, path string, n *yaml.Node) {
 	}, []string{"type", "from", "uri", "compression", "overwrite", "options"},
 		[]string{"delivery", "dead_letter", "max_rejected", "max_memory_bytes", "brokers", "topic", "key", "url", "table"})
 	if resolve(n).Kind != yaml.MappingNode {
-		return
+		return false
 	}
 	if from == nil {
 		d.problem(n, path, "has no from", "add from: with the stage to publish")
@@ -225,7 +235,6 @@ func (d *decoder) sink(name, path string, n *yaml.Node) {
 		s.Type = typeOf(s.URI, d.o.Catalog.Sinks)
 		if s.Type == "" {
 			d.problem(n, path, "has no type", "add type: "+strings.Join(sorted(d.o.Catalog.Sinks), ", or "))
-			return
 		}
 	}
 	spec, ok := d.o.Catalog.Sinks[s.Type]
@@ -233,15 +242,18 @@ func (d *decoder) sink(name, path string, n *yaml.Node) {
 		if types != nil {
 			d.unknownType(types, path+".type", "sink", s.Type, d.o.Catalog.Sinks, later...)
 		}
-		return
 	}
-	if compression != nil && !slices.Contains(spec.Compressions, s.Compression) {
+	if ok && compression != nil && !slices.Contains(spec.Compressions, s.Compression) {
 		d.problem(compression, path+".compression", fmt.Sprintf("unknown compression %s", d.shown(compression)), known(s.Compression, spec.Compressions))
 	}
-	if options != nil {
+	if ok && options != nil {
 		s.Options = d.options(path+".options", options, spec.Options)
 	}
+	if from == nil {
+		return false
+	}
 	d.job.Sinks = append(d.job.Sinks, s)
+	return true
 }
 
 // options decodes what is passed on to a reader or writer.

@@ -78,7 +78,7 @@ func (d *decoder) size(path string, n *yaml.Node) int64 {
 func (d *decoder) choice(path string, n *yaml.Node, values ...string) string {
 	s, ok := d.text(path, n)
 	if ok && !slices.Contains(values, s) {
-		d.problem(n, path, d.shown(n)+" is none of "+strings.Join(values, ", "), known(s, values))
+		d.problem(n, path, d.shown(n)+" is none of "+strings.Join(values, ", "), "")
 	}
 	return s
 }

@@ -35,7 +35,8 @@ type Options struct {
 }
 
 // Load reads and decodes a job file. The error is pipeline.Problems when the
-// file could be read but is wrong.
+// file could be read but is wrong; the job then has what could be decoded, so
+// that the rest of it can be checked as well.
 func Load(file string, o Options) (*pipeline.Job, error) {
 	info, err := os.Stat(file)
 	if err != nil {
@@ -69,7 +70,8 @@ func Decode(file string, data []byte, o Options) (*pipeline.Job, error) {
 	}
 	if len(d.problems) > 0 {
 		d.problems.Sort()
-		return nil, d.problems
+		d.job.Wrong = true
+		return d.job, d.problems
 	}
 	return d.job, nil
 }
@@ -232,7 +234,7 @@ func child(m *yaml.Node, key string) *yaml.Node {
 
 // Suggest returns the known name that is nearest to a misspelt one, or "".
 func Suggest(name string, known []string) string {
-	best, distance := "", 1+max(1, len(name)/3)
+	best, distance := "", 2+len(name)/4
 	for _, k := range known {
 		if n := levenshtein.ComputeDistance(strings.ToLower(name), strings.ToLower(k)); n < distance {
 			best, distance = k, n
@@ -324,8 +326,9 @@ func kind(n *yaml.Node) string {
 
 var validName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]{0,62}$`)
 
-// named decodes the entries of sources:, stages: or sinks:.
-func (d *decoder) named(n *yaml.Node, path, what string, entry func(name, path string, v *yaml.Node)) {
+// named decodes the entries of sources:, stages: or sinks:. entry reports
+// whether it could make enough of one to check it further.
+func (d *decoder) named(n *yaml.Node, path, what string, entry func(name, path string, v *yaml.Node) bool) {
 	n = resolve(n)
 	if n.ShortTag() == "!!null" {
 		return
@@ -353,7 +356,9 @@ func (d *decoder) named(n *yaml.Node, path, what string, entry func(name, path s
 		seen[folded] = true
 		d.names[folded] = what
 		d.job.Positions[sub] = d.pos(k)
-		entry(k.Value, sub, v)
+		if !entry(k.Value, sub, v) {
+			d.job.Broken = append(d.job.Broken, k.Value)
+		}
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"sort"
 	"strings"
 
+	"github.com/agnivade/levenshtein"
 	"github.com/bmatcuk/doublestar/v4"
 
 	"github.com/kinequet/kq/pipeline"
@@ -137,12 +138,14 @@ func nearby(path string) string {
 		return fmt.Sprintf("; there is no folder %s either", filepath.Dir(path))
 	}
 	base := strings.ToLower(filepath.Base(path))
+	best, distance := "", 2+len(base)/4
 	for _, e := range entries {
-		name := strings.ToLower(e.Name())
-		if name == base || strings.TrimSuffix(name, filepath.Ext(name)) == strings.TrimSuffix(base, filepath.Ext(base)) ||
-			strings.HasPrefix(name, base) || strings.HasPrefix(base, name) {
-			return fmt.Sprintf("; did you mean %s?", e.Name())
+		if n := levenshtein.ComputeDistance(base, strings.ToLower(e.Name())); n < distance {
+			best, distance = e.Name(), n
 		}
 	}
-	return ""
+	if best == "" {
+		return ""
+	}
+	return fmt.Sprintf("; did you mean %s?", best)
 }

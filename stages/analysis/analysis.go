@@ -22,6 +22,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -101,7 +102,8 @@ func (a *Analyzer) Parse(ctx context.Context, query string) (*pipeline.Statement
 		return nil, []pipeline.SQLError{{Offset: -1, Message: "its syntax tree can't be read: " + err.Error()}}
 	}
 	if errs := a.safety(ctx, st.Node); len(errs) > 0 {
-		return nil, errs
+		// A table function is found twice: as a table and as a function.
+		return nil, slices.CompactFunc(errs, func(a, b pipeline.SQLError) bool { return a.Offset == b.Offset && a.Offset >= 0 })
 	}
 	w := &walker{a: a, ctx: ctx}
 	p := w.query(st.Node, nil)
@@ -215,11 +217,11 @@ func (a *Analyzer) translate(err error) pipeline.SQLError {
 	e.Message, e.Offset = strings.TrimSuffix(message, "!"), position(d.Position)
 	switch {
 	case d.Subtype == "COLUMN_NOT_FOUND" && d.Candidates != "":
-		e.Hint = "there is " + strings.ReplaceAll(d.Candidates, ",", ", ")
+		e.Hint = "did you mean " + strings.ReplaceAll(d.Candidates, ",", ", ") + "?"
 	case strings.HasPrefix(rest, "Did you mean"), strings.HasPrefix(rest, "Candidate"):
 		first, _, _ := strings.Cut(rest, "\n")
 		if strings.HasPrefix(rest, "Did you mean") {
-			e.Hint = first
+			e.Hint = "d" + first[1:]
 		}
 	}
 	return e
