@@ -106,7 +106,8 @@ func (s *Store) Fail(ctx context.Context, w pipeline.Worker, failed []pipeline.F
 		for _, f := range failed {
 			var attempts, most int
 			var backoff, claimed int64
-			err := c.one(ctx, "SELECT s.attempts, t.max_attempts, t.backoff, s.claimed FROM shards s JOIN tasks t USING(task_id)"+held+"",
+			err := c.one(ctx, `SELECT attempts, (SELECT max_attempts FROM tasks t WHERE t.task_id = shards.task_id),
+				(SELECT backoff FROM tasks t WHERE t.task_id = shards.task_id), claimed FROM shards`+held,
 				[]any{f.Claim.ShardID, w.ID, f.Claim.Epoch}, &attempts, &most, &backoff, &claimed)
 			if errors.Is(err, sql.ErrNoRows) {
 				continue // fenced: somebody else has it

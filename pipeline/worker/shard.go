@@ -157,12 +157,17 @@ func (w *worker) share(t *pipeline.Task) pipeline.Resources {
 		budget = t.Memory
 	}
 	r.Memory = limit(budget)
+	// A thread of DuckDB needs about 128 MiB to sort or aggregate with spilling.
+	r.Threads = max(1, min(r.Threads, int(r.Memory>>27)))
 	return r
 }
 
 // limit is the part of a worker's resident memory that DuckDB may manage: the
 // process itself and what DuckDB allocates past its limit need the rest.
 func limit(budget int64) int64 {
-	const process = 64 << 20
-	return max((budget-process)*8/10, budget/4, 16<<20)
+	several := (budget - 96<<20) * 3 / 4
+	if several >= 2<<27 {
+		return several
+	}
+	return max((budget-64<<20)*4/5, budget/3, 16<<20) // one thread: less lies beside the limit
 }

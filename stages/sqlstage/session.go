@@ -64,6 +64,10 @@ const profile = `PRAGMA enable_profiling = 'no_output';
 SET custom_profiling_settings = '{"SYSTEM_PEAK_TEMP_DIR_SIZE": "true"}';`
 
 func (s *Session) setup(ctx context.Context) error {
+	// DuckDB makes the last folder of the path by itself, not the ones above.
+	if err := os.MkdirAll(filepath.Dir(s.o.Spill), 0o777); err != nil {
+		return fmt.Errorf("folder for temporary files: %w", err)
+	}
 	files := map[string]bool{}
 	for i := range s.t.Inputs {
 		in := &s.t.Inputs[i]
