@@ -96,6 +96,9 @@ func Open(ctx context.Context, dir string, o *Options) (*Store, error) {
 	}
 	if err != nil {
 		s.Close()
+		if strings.Contains(err.Error(), "not a database") || strings.Contains(err.Error(), "malformed") {
+			err = fmt.Errorf("%w; the file is damaged: move the state directory away, or point --state elsewhere", err)
+		}
 		return nil, fmt.Errorf("coordinator %s: %w", s.path(), err)
 	}
 	return s, nil
@@ -222,9 +225,6 @@ func (s *Store) prepare(ctx context.Context) error {
 		}
 	}
 	if err != nil {
-		if strings.Contains(err.Error(), "not a database") || strings.Contains(err.Error(), "malformed") {
-			return fmt.Errorf("%w; the file is damaged: move the state directory away, or point --state elsewhere", err)
-		}
 		return err
 	}
 	if version != schemaVersion {
