@@ -86,7 +86,8 @@ func (a *Analyzer) Parse(ctx context.Context, query string) (*pipeline.Statement
 	}
 	switch {
 	case tree.Error && tree.Type == "parser":
-		return nil, []pipeline.SQLError{{Offset: position(tree.Position), Message: tree.Message}}
+		// The parser counts characters here, where everything else counts bytes.
+		return nil, []pipeline.SQLError{{Offset: byteOffset(query, position(tree.Position)), Message: tree.Message}}
 	case tree.Error:
 		return a.opaque(query, tree.Message)
 	case len(tree.Statements) != 1:
@@ -128,6 +129,20 @@ func position(s string) int {
 		return -1
 	}
 	return n
+}
+
+// byteOffset turns an offset in characters into one in bytes.
+func byteOffset(s string, characters int) int {
+	if characters < 0 {
+		return -1
+	}
+	for i := range s {
+		if characters == 0 {
+			return i
+		}
+		characters--
+	}
+	return len(s)
 }
 
 // Declare implements pipeline.Engine. The name is a view, as it will be when

@@ -20,7 +20,8 @@ func predicates(n node, u use) (out []pipeline.Predicate) {
 	alone := false
 	switch from := n.node("from_table"); from.str("type") {
 	case "BASE_TABLE":
-		alone = true
+		renamed, _ := from["column_name_alias"].([]any)
+		alone = len(renamed) == 0
 		fallthrough
 	case "JOIN":
 		aliases(from, u.name, names)
