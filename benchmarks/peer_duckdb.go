@@ -17,8 +17,10 @@ func (p *duckdbPeer) prepare(tmp string) error {
 
 func (p *duckdbPeer) command(w workload, data, work string, o settings) ([]string, error) {
 	query := w.with(func(t string) string { return "read_parquet('" + filepath.Join(data, t, "*.parquet") + "')" })
-	return []string{p.binary, "-threads", strconv.Itoa(o.threads), "-memory", o.memory, "-spill", filepath.Join(work, "spill"),
-		"COPY (" + query + ") TO '" + p.output(work) + "' (FORMAT parquet)"}, nil
+	return []string{
+		p.binary, "-threads", strconv.Itoa(o.threads), "-memory", o.memory, "-spill", filepath.Join(work, "spill"),
+		"COPY (" + query + ") TO '" + p.output(work) + "' (FORMAT parquet)",
+	}, nil
 }
 
 func (p *duckdbPeer) output(work string) string { return filepath.Join(work, "out.parquet") }

@@ -211,8 +211,10 @@ func (s *Store) archive(ctx context.Context, run string, purge bool) error {
 	return s.write(ctx, true, func(c *conn) error {
 		queries := []string{"UPDATE runs SET archived = 1, plan = x'' WHERE run_id = ?", "DELETE FROM workers WHERE run_id = ?"}
 		if purge {
-			queries = []string{"DELETE FROM task_needs WHERE task_id IN (SELECT task_id FROM tasks WHERE run_id = ?)",
-				"DELETE FROM tasks WHERE run_id = ?", "DELETE FROM workers WHERE run_id = ?", "DELETE FROM runs WHERE run_id = ?"}
+			queries = []string{
+				"DELETE FROM task_needs WHERE task_id IN (SELECT task_id FROM tasks WHERE run_id = ?)",
+				"DELETE FROM tasks WHERE run_id = ?", "DELETE FROM workers WHERE run_id = ?", "DELETE FROM runs WHERE run_id = ?",
+			}
 		}
 		for _, q := range queries {
 			if _, err := c.exec(ctx, q, run); err != nil {

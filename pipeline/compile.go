@@ -191,8 +191,10 @@ func (c *compiler) parse(ctx context.Context) {
 			r := c.rels[fold(t.Name)]
 			if r == nil {
 				n.rel.broken = true
-				c.sqlProblem(n, SQLError{Offset: t.Offset, Message: fmt.Sprintf("no source or stage is named %q", t.Name),
-					Hint: c.suggestion(t.Name)})
+				c.sqlProblem(n, SQLError{
+					Offset: t.Offset, Message: fmt.Sprintf("no source or stage is named %q", t.Name),
+					Hint: c.suggestion(t.Name),
+				})
 				continue
 			}
 			if r.stage != nil {
@@ -308,8 +310,10 @@ func (c *compiler) bind(ctx context.Context, order []*stageNode) {
 				n.rel.broken = true
 			} else if r.stage != nil && r.stage.st.Opaque != "" {
 				n.rel.broken = true
-				c.sqlProblem(n, SQLError{Offset: t.Offset, Message: fmt.Sprintf("the columns of %s are only known once it has run: its PIVOT takes them from the data", r.name),
-					Hint: "list the values: PIVOT … ON column IN (…)"})
+				c.sqlProblem(n, SQLError{
+					Offset: t.Offset, Message: fmt.Sprintf("the columns of %s are only known once it has run: its PIVOT takes them from the data", r.name),
+					Hint: "list the values: PIVOT … ON column IN (…)",
+				})
 			}
 		}
 		if n.rel.broken {

@@ -306,16 +306,20 @@ func (c *compiler) sinkTasks(g *Graph, n *stageNode) error {
 			return errors.Join(err)
 		}
 		spec := c.o.Catalog.Sinks[s.Type]
-		p := &SinkPlan{Name: s.Name, Type: s.Type, From: n.Name, Target: s.URI, Replace: s.Replace, Copy: options,
-			Columns: n.columns, Compression: c.compression(s)}
+		p := &SinkPlan{
+			Name: s.Name, Type: s.Type, From: n.Name, Target: s.URI, Replace: s.Replace, Copy: options,
+			Columns: n.columns, Compression: c.compression(s),
+		}
 		p.Extension, p.SingleFile = extension(s.URI, spec.Extensions)
 		if s.Type == "parquet" {
 			p.Columns = c.e.Published(n.columns)
 			p.Linked = (from.Output.Dynamic || slices.Equal(p.Columns, from.Output.Stored)) && p.Compression == from.Output.Compression &&
 				len(s.Options) == 0 && (!p.SingleFile || len(from.Shards) == 1)
 		}
-		commit := Task{Name: s.Name + ":commit", Kind: Commit, Needs: []string{n.Name}, Sink: p, Retry: n.Retry, Buckets: 1,
-			Shards: []Shard{{Key: s.Name, Rows: -1}}}
+		commit := Task{
+			Name: s.Name + ":commit", Kind: Commit, Needs: []string{n.Name}, Sink: p, Retry: n.Retry, Buckets: 1,
+			Shards: []Shard{{Key: s.Name, Rows: -1}},
+		}
 		if !p.Linked {
 			encode := c.encodeTask(n, from, p)
 			p.Encode = encode.Name
@@ -333,8 +337,10 @@ func (c *compiler) sinkTasks(g *Graph, n *stageNode) error {
 // into the one file that the sink wants.
 func (c *compiler) encodeTask(n *stageNode, from *Task, p *SinkPlan) Task {
 	in := TaskInput{Name: n.Name, Kind: Forward, Task: n.Name, Columns: n.columns}
-	t := Task{Name: p.Name + ":encode", Kind: Encode, Needs: []string{n.Name}, Sink: p, Retry: n.Retry,
-		Output: Output{Columns: n.columns, Stored: p.Columns, Dynamic: from.Output.Dynamic}}
+	t := Task{
+		Name: p.Name + ":encode", Kind: Encode, Needs: []string{n.Name}, Sink: p, Retry: n.Retry,
+		Output: Output{Columns: n.columns, Stored: p.Columns, Dynamic: from.Output.Dynamic},
+	}
 	count := len(from.Shards)
 	if p.SingleFile {
 		in.Kind, count = Gather, 1

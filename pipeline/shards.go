@@ -160,8 +160,10 @@ func pack(look *Inspection, pieces [][]piece, counts []int, target int64) (shard
 		var part *Shard
 		for _, p := range ps {
 			if part == nil || part.Bytes+p.bytes > target {
-				shards = append(shards, Shard{Key: shardKey(look, f, p.group),
-					Slices: []Slice{{File: f, First: p.first, Groups: [2]int{p.group, p.group}}}})
+				shards = append(shards, Shard{
+					Key:    shardKey(look, f, p.group),
+					Slices: []Slice{{File: f, First: p.first, Groups: [2]int{p.group, p.group}}},
+				})
 				part = &shards[len(shards)-1]
 			}
 			part.Slices[0].Last = p.first + p.rows - 1

@@ -126,8 +126,10 @@ func measure(processes, shards, batch, seconds int) error {
 	jain := sum * sum / (float64(len(results)) * squares)
 	fmt.Printf("%-10s %-6s %12s %6s %14s %16s\n", "processes", "batch", "shards/s", "Jain", "worst claim ms", "submitted rows/s")
 	fmt.Printf("%-10d %-6d %12.0f %6.3f %14.0f %16.0f\n", processes, batch, sum/took.Seconds(), jain, worst, float64(shards)/submitted.Seconds())
-	return json.NewEncoder(os.Stdout).Encode(map[string]any{"processes": processes, "batch": batch, "shards_per_second": sum / took.Seconds(),
-		"jain": jain, "worst_claim_ms": worst, "submit_rows_per_second": float64(shards) / submitted.Seconds()})
+	return json.NewEncoder(os.Stdout).Encode(map[string]any{
+		"processes": processes, "batch": batch, "shards_per_second": sum / took.Seconds(),
+		"jain": jain, "worst_claim_ms": worst, "submit_rows_per_second": float64(shards) / submitted.Seconds(),
+	})
 }
 
 // race starts the workers, lets them go at once and collects what they did.

@@ -45,7 +45,7 @@ func (a *app) retryCommand() *cobra.Command {
 			if err != nil {
 				return environment(err)
 			}
-			fmt.Fprintf(a.stdout, "run %s: %s ready again; kq run %s carries on\n", run, plural(int64(n), "shard"), relative(st.File))
+			fmt.Fprintf(a.stdout, "run %s: %s ready again; kq run %s carries on\n", run, plural(int64(n), "shard"), a.relative(st.File))
 			return nil
 		},
 	}

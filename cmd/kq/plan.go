@@ -37,7 +37,7 @@ func (a *app) planCommand() *cobra.Command {
 				enc.SetIndent("", "  ")
 				return enc.Encode(planJSON(g))
 			}
-			planText(a.stdout, g, args[0])
+			a.planText(g, args[0])
 			return nil
 		},
 	}
@@ -67,7 +67,8 @@ func planJSON(g *pipeline.Graph) any {
 
 // planText explains a graph: first what is read, then each task in the order in
 // which they run, then how to run it.
-func planText(w io.Writer, g *pipeline.Graph, file string) {
+func (a *app) planText(g *pipeline.Graph, file string) {
+	w := a.stdout
 	fmt.Fprintf(w, "plan of %s, hash %s\n\nsources\n", g.Job, planHash(g))
 	for i := range g.Inputs {
 		in := &g.Inputs[i]
@@ -86,7 +87,7 @@ func planText(w io.Writer, g *pipeline.Graph, file string) {
 		case pipeline.Encode:
 			fmt.Fprintf(w, "\nencode for sink %s: %s\n  each shard writes rows of %s again as %s; all rows in must come out\n", t.Sink.Name, plural(int64(len(t.Shards)), "shard"), t.Sink.From, t.Sink.Type)
 		case pipeline.Commit:
-			sinkText(w, t.Sink)
+			a.sinkText(w, t.Sink)
 		}
 	}
 	fmt.Fprintf(w, "\nrun exactly this: kq run %s --plan-hash %s\n", file, planHash(g))
@@ -146,7 +147,7 @@ func reason(e pipeline.Edge) string {
 	return e.Reason
 }
 
-func sinkText(w io.Writer, p *pipeline.SinkPlan) {
+func (a *app) sinkText(w io.Writer, p *pipeline.SinkPlan) {
 	fmt.Fprintf(w, "\nsink %s: %s as %s, effectively once\n", p.Name, p.From, p.Type)
 	if p.Linked {
 		fmt.Fprintln(w, "  the stage's files are the result: they are moved into place, not written again")
@@ -155,11 +156,15 @@ func sinkText(w io.Writer, p *pipeline.SinkPlan) {
 	if p.Replace {
 		how = "replaces an earlier result"
 	}
-	fmt.Fprintf(w, "  to %s (%s), all files at once, the manifest last\n", relative(p.Target), how)
+	fmt.Fprintf(w, "  to %s (%s), all files at once, the manifest last\n", a.relative(p.Target), how)
 }
 
-// relative shortens a path to one from the current folder, where that is shorter.
-func relative(path string) string {
+// relative shortens a path to one from the current folder, where that is
+// shorter and hides no more than it should: a part of a secret is one too.
+func (a *app) relative(path string) string {
+	if hidden := a.redact.text(path); hidden != path {
+		return hidden
+	}
 	here, err := os.Getwd()
 	if err != nil {
 		return path

@@ -133,8 +133,10 @@ func (r *reporter) update(st pipeline.RunStatus) {
 				name = "task_started"
 			}
 			m := t.Metrics
-			r.emit(event{Event: name, Run: st.Run, Task: t.Task, Kind: t.Kind, State: t.State.String(), Shards: t.Shards, Done: t.Completed,
-				Failed: t.Failed, Retries: t.Retries, Metrics: &m})
+			r.emit(event{
+				Event: name, Run: st.Run, Task: t.Task, Kind: t.Kind, State: t.State.String(), Shards: t.Shards, Done: t.Completed,
+				Failed: t.Failed, Retries: t.Retries, Metrics: &m,
+			})
 			continue
 		}
 		if !seen || old.State != t.State || t.Completed*10/t.Shards != old.Completed*10/t.Shards || old.Retries != t.Retries {
@@ -234,8 +236,10 @@ func summaryTable(w io.Writer, g *pipeline.Graph, st pipeline.RunStatus) {
 		if there > 0 {
 			of = bytesText(there)
 		}
-		rows = append(rows, []string{t.Task, countText(t.Shards), countText(m.RowsIn), countText(m.RowsOut), bytesText(m.BytesRead), of,
-			timeText(t.Ended.Sub(t.Started)), bytesText(m.Memory), bytesText(m.Spilled), countText(t.Retries)})
+		rows = append(rows, []string{
+			t.Task, countText(t.Shards), countText(m.RowsIn), countText(m.RowsOut), bytesText(m.BytesRead), of,
+			timeText(t.Ended.Sub(t.Started)), bytesText(m.Memory), bytesText(m.Spilled), countText(t.Retries),
+		})
 		total += t.Retries
 	}
 	table(w, rows)

@@ -71,8 +71,10 @@ func (a *app) run(ctx context.Context, file string, f runFlags) error {
 	}
 	defer engine.Close()
 	if f.planHash != "" && f.planHash != planHash(g) {
-		return &failure{code: exitJob, err: fmt.Errorf("the plan is now %s, not %s: the job or its inputs have changed", planHash(g), f.planHash),
-			hint: "look at kq plan again"}
+		return &failure{
+			code: exitJob, err: fmt.Errorf("the plan is now %s, not %s: the job or its inputs have changed", planHash(g), f.planHash),
+			hint: "look at kq plan again",
+		}
 	}
 	r := &runner{app: a, flags: f, job: job, graph: g, engine: engine}
 	r.out = newReporter(a, g, f.json)

@@ -204,7 +204,7 @@ func (w *watcher) replace(ctx context.Context, c *child) error {
 		if len(w.alive) > 0 {
 			return nil
 		}
-		return &failure{code: exitEnvironment, err: fmt.Errorf("workers die before they get anything done (%v): %s", c.err, lastLine(c.log)), hint: "see " + c.log}
+		return &failure{code: exitEnvironment, err: fmt.Errorf("workers die before they get anything done: %s (%w)", lastLine(c.log), c.err), hint: "see " + c.log}
 	}
 	if len(st.Workers) >= w.wanted {
 		return nil

@@ -216,7 +216,7 @@ func (w *world) read(query string) (o outcome) {
 		}
 		var b strings.Builder
 		for _, d := range dest {
-			render(&b, *(d.(*any)))
+			render(&b, *d.(*any))
 			b.WriteByte('|')
 		}
 		o.rows = append(o.rows, b.String())
@@ -308,8 +308,10 @@ func (w *world) run(stages []stage, size int64) (o outcome, plan string) {
 
 func (w *world) task(g *pipeline.Graph, t *pipeline.Task, dir string, parts map[string][][]string) error {
 	ctx := context.Background()
-	s, err := sqlstage.Open(ctx, g, t, pipeline.Resources{Threads: 2, Memory: 1 << 30, Spill: filepath.Join(dir, "spill"), OutDir: dir,
-		Parts: func(task string) ([][]string, error) { return parts[task], nil }})
+	s, err := sqlstage.Open(ctx, g, t, pipeline.Resources{
+		Threads: 2, Memory: 1 << 30, Spill: filepath.Join(dir, "spill"), OutDir: dir,
+		Parts: func(task string) ([][]string, error) { return parts[task], nil },
+	})
 	if err != nil {
 		return err
 	}

@@ -91,8 +91,10 @@ func (a *Analyzer) Parse(ctx context.Context, query string) (*pipeline.Statement
 	case tree.Error:
 		return a.opaque(query, tree.Message)
 	case len(tree.Statements) != 1:
-		return nil, []pipeline.SQLError{{Offset: -1, Message: fmt.Sprintf("a stage is one SELECT statement; here are %d", len(tree.Statements)),
-			Hint: "split it into stages that read each other"}}
+		return nil, []pipeline.SQLError{{
+			Offset: -1, Message: fmt.Sprintf("a stage is one SELECT statement; here are %d", len(tree.Statements)),
+			Hint: "split it into stages that read each other",
+		}}
 	}
 	var st struct {
 		Node node `json:"node"`

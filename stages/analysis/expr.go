@@ -16,8 +16,10 @@ type exprProps struct {
 
 // classes are the kinds of expression that work on one row at a time, given
 // that what is inside them does.
-var classes = []string{"COLUMN_REF", "CONSTANT", "STAR", "COMPARISON", "CONJUNCTION", "BETWEEN", "CASE", "CAST", "OPERATOR",
-	"COLLATE", "LAMBDA", "LAMBDA_REF", "POSITIONAL_REFERENCE"}
+var classes = []string{
+	"COLUMN_REF", "CONSTANT", "STAR", "COMPARISON", "CONJUNCTION", "BETWEEN", "CASE", "CAST", "OPERATOR",
+	"COLLATE", "LAMBDA", "LAMBDA_REF", "POSITIONAL_REFERENCE",
+}
 
 // clocks are names that DuckDB takes for functions when no column has them.
 var clocks = []string{"current_date", "current_time", "current_timestamp", "localtime", "localtimestamp", "today"}

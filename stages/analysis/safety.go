@@ -15,10 +15,12 @@ var tableFunctions = []string{"range", "generate_series", "unnest", "json_each",
 
 // forbidden functions reach out of the statement: to the environment, settings,
 // the catalog, the log, the clock's patience.
-var forbidden = []string{"getenv", "current_setting", "getvariable", "nextval", "currval", "txid_current", "write_log", "sleep_ms", "setseed",
+var forbidden = []string{
+	"getenv", "current_setting", "getvariable", "nextval", "currval", "txid_current", "write_log", "sleep_ms", "setseed",
 	"current_query", "current_query_id", "current_connection_id", "current_transaction_id", "in_search_path", "stats", "query", "query_table",
 	"json_serialize_sql", "json_serialize_plan", "json_deserialize_sql", "json_execute_serialized_sql", "parse_duckdb_log_message", "which_secret",
-	"create_sort_key", "set_bit_secret", "read_text", "read_blob", "read_csv", "read_csv_auto", "read_parquet", "read_json", "glob", "sniff_csv", "parquet_scan", "parquet_metadata"}
+	"create_sort_key", "set_bit_secret", "read_text", "read_blob", "read_csv", "read_csv_auto", "read_parquet", "read_json", "glob", "sniff_csv", "parquet_scan", "parquet_metadata",
+}
 
 // systemPrefixes are names of functions and tables that show DuckDB's insides.
 var systemPrefixes = []string{"duckdb_", "pragma_", "pg_", "sqlite_", "parquet_", "read_", "arrow_", "pandas_", "sql_auto", "test_", "has_", "icu_calendar", "enable_", "disable_", "force_", "inet_"}
@@ -70,8 +72,10 @@ func refuse(n node) *pipeline.SQLError {
 	case "FUNCTION", "WINDOW":
 		name := strings.ToLower(n.str("function_name"))
 		if forbiddenName(name) {
-			return &pipeline.SQLError{Offset: at, Message: name + "() is not allowed: a job's SQL sees nothing but its inputs",
-				Hint: "${NAME} in the job file takes a value from the environment"}
+			return &pipeline.SQLError{
+				Offset: at, Message: name + "() is not allowed: a job's SQL sees nothing but its inputs",
+				Hint: "${NAME} in the job file takes a value from the environment",
+			}
 		}
 	case "PARAMETER":
 		return &pipeline.SQLError{Offset: at, Message: "a parameter has no value here", Hint: "${NAME} in the job file takes a value from the environment"}
@@ -96,8 +100,10 @@ func refuseTable(n node) *pipeline.SQLError {
 	lower := strings.ToLower(name)
 	switch {
 	case schema != "" || catalog != "":
-		return &pipeline.SQLError{Offset: n.offset(), Message: fmt.Sprintf("table %s is named with a schema", strings.TrimPrefix(catalog+"."+schema+"."+name, ".")),
-			Hint: "sources and stages have plain names"}
+		return &pipeline.SQLError{
+			Offset: n.offset(), Message: fmt.Sprintf("table %s is named with a schema", strings.TrimPrefix(catalog+"."+schema+"."+name, ".")),
+			Hint: "sources and stages have plain names",
+		}
 	case strings.ContainsAny(name, `./*\:?[`) || strings.HasPrefix(lower, "~"):
 		return &pipeline.SQLError{Offset: n.offset(), Message: fmt.Sprintf("%q reads a file directly: a job's SQL reads only what the job declares", name), Hint: declare}
 	case strings.HasPrefix(lower, "duckdb_") || strings.HasPrefix(lower, "pragma_") || strings.HasPrefix(lower, "sqlite_") || strings.HasPrefix(lower, "pg_"):
@@ -124,8 +130,10 @@ func (a *Analyzer) opaque(query, why string) (*pipeline.Statement, []pipeline.SQ
 		if len(toks) > 0 {
 			at = toks[0].offset
 		}
-		return nil, []pipeline.SQLError{{Offset: at, Message: fmt.Sprintf("%s is not allowed: a stage is one SELECT", begin),
-			Hint: "kq itself writes the result; use sinks: to publish it"}}
+		return nil, []pipeline.SQLError{{
+			Offset: at, Message: fmt.Sprintf("%s is not allowed: a stage is one SELECT", begin),
+			Hint: "kq itself writes the result; use sinks: to publish it",
+		}}
 	}
 	st := &pipeline.Statement{Opaque: "PIVOT takes its columns from the values of the whole input"}
 	var errs []pipeline.SQLError

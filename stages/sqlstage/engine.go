@@ -121,7 +121,9 @@ func (e *Engine) Reads(ctx context.Context, g *pipeline.Graph, t *pipeline.Task,
 		setup = append(setup, "CREATE VIEW "+ident(v.Name)+" AS "+v.SQL)
 	}
 	setup = append(setup, "SET disabled_optimizers = 'statistics_propagation,empty_result_pullup,filter_pushdown,filter_pullup'")
-	defer e.scout.ExecContext(context.WithoutCancel(ctx), "RESET disabled_optimizers; USE memory.main; DROP SCHEMA "+schema+" CASCADE")
+	defer func() {
+		_, _ = e.scout.ExecContext(context.WithoutCancel(ctx), "RESET disabled_optimizers; USE memory.main; DROP SCHEMA "+schema+" CASCADE")
+	}()
 	for _, s := range setup {
 		if _, err := e.scout.ExecContext(ctx, s); err != nil {
 			return all, ctx.Err()
@@ -244,8 +246,10 @@ func (e *Engine) prune(ctx context.Context, in *pipeline.Inspection, p pipeline.
 	}
 	var tests []string
 	for _, v := range p.Values {
-		test := map[string]string{"=": "lo <= %[1]s AND hi >= %[1]s", "IN": "lo <= %[1]s AND hi >= %[1]s", "<": "lo < %[1]s", "<=": "lo <= %[1]s",
-			">": "hi > %[1]s", ">=": "hi >= %[1]s"}[p.Op]
+		test := map[string]string{
+			"=": "lo <= %[1]s AND hi >= %[1]s", "IN": "lo <= %[1]s AND hi >= %[1]s", "<": "lo < %[1]s", "<=": "lo <= %[1]s",
+			">": "hi > %[1]s", ">=": "hi >= %[1]s",
+		}[p.Op]
 		if test == "" {
 			return nil
 		}

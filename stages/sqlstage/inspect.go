@@ -185,8 +185,10 @@ func fill(look *pipeline.Inspection, footers []footer) {
 		look.Files = append(look.Files, f.file)
 		var first int64
 		for j, g := range f.groups {
-			rg := pipeline.RowGroup{File: i, Index: j, First: first, Rows: g.rows, Min: g.min, Max: g.max, Nulls: g.nulls,
-				Bytes: make([]int64, len(look.Columns)), OnDisk: make([]int64, len(look.Columns))}
+			rg := pipeline.RowGroup{
+				File: i, Index: j, First: first, Rows: g.rows, Min: g.min, Max: g.max, Nulls: g.nulls,
+				Bytes: make([]int64, len(look.Columns)), OnDisk: make([]int64, len(look.Columns)),
+			}
 			for k, c := range look.Columns {
 				// What is dictionary-encoded in the file is not in memory.
 				rg.Bytes[k], rg.OnDisk[k] = max(g.bytes[c.Name], g.rows*width(c.Type)), g.onDisk[c.Name]
@@ -253,8 +255,10 @@ func decodeFooter(path string) (f footer) {
 
 func decodeGroup(md *metadata.FileMetaData, i int, size int64) (group, error) {
 	rg := md.RowGroup(i)
-	g := group{rows: rg.NumRows(), bytes: map[string]int64{}, onDisk: map[string]int64{},
-		min: map[string]string{}, max: map[string]string{}, nulls: map[string]int64{}}
+	g := group{
+		rows: rg.NumRows(), bytes: map[string]int64{}, onDisk: map[string]int64{},
+		min: map[string]string{}, max: map[string]string{}, nulls: map[string]int64{},
+	}
 	if g.rows < 0 {
 		return g, fmt.Errorf("the footer claims %d rows", g.rows)
 	}

@@ -13,7 +13,8 @@ var _ sinks.Sink = Sink{}
 
 // Spec implements sinks.Sink.
 func (Sink) Spec() pipeline.PluginSpec {
-	return pipeline.PluginSpec{Extensions: []string{".csv", ".csv.gz", ".csv.zst", ".tsv"}, Compressions: []string{"none", "gzip", "zstd"},
+	return pipeline.PluginSpec{
+		Extensions: []string{".csv", ".csv.gz", ".csv.zst", ".tsv"}, Compressions: []string{"none", "gzip", "zstd"},
 		Options: map[string]pipeline.OptionSpec{
 			"header":          {Type: pipeline.BoolOption, Doc: "names in the first line (default true)"},
 			"delim":           {Type: pipeline.StringOption, Doc: "what separates fields"},
@@ -23,7 +24,8 @@ func (Sink) Spec() pipeline.PluginSpec {
 			"dateformat":      {Type: pipeline.StringOption, Doc: "of dates, as strftime"},
 			"timestampformat": {Type: pipeline.StringOption, Doc: "of timestamps, as strftime"},
 			"force_quote":     {Type: pipeline.StringList, Doc: "columns that are always quoted"},
-		}}
+		},
+	}
 }
 
 // Copy implements sinks.Sink.

@@ -13,11 +13,13 @@ var _ sinks.Sink = Sink{}
 
 // Spec implements sinks.Sink.
 func (Sink) Spec() pipeline.PluginSpec {
-	return pipeline.PluginSpec{Extensions: []string{".json", ".jsonl", ".ndjson", ".json.gz", ".jsonl.gz"}, Compressions: []string{"none", "gzip", "zstd"},
+	return pipeline.PluginSpec{
+		Extensions: []string{".json", ".jsonl", ".ndjson", ".json.gz", ".jsonl.gz"}, Compressions: []string{"none", "gzip", "zstd"},
 		Options: map[string]pipeline.OptionSpec{
 			"dateformat":      {Type: pipeline.StringOption, Doc: "of dates, as strftime"},
 			"timestampformat": {Type: pipeline.StringOption, Doc: "of timestamps, as strftime"},
-		}}
+		},
+	}
 }
 
 // Copy implements sinks.Sink.

@@ -13,13 +13,15 @@ var _ sinks.Sink = Sink{}
 
 // Spec implements sinks.Sink.
 func (Sink) Spec() pipeline.PluginSpec {
-	return pipeline.PluginSpec{Extensions: []string{".parquet", ".parq", ".pq"},
+	return pipeline.PluginSpec{
+		Extensions:   []string{".parquet", ".parq", ".pq"},
 		Compressions: []string{"snappy", "zstd", "lz4_raw", "gzip", "brotli", "uncompressed"},
 		Options: map[string]pipeline.OptionSpec{
 			"row_group_size":    {Type: pipeline.IntOption, Doc: "rows of a row group"},
 			"compression_level": {Type: pipeline.IntOption, Doc: "of zstd"},
 			"parquet_version":   {Type: pipeline.StringOption, Values: []string{"V1", "V2"}, Doc: "of the encodings"},
-		}}
+		},
+	}
 }
 
 // Copy implements sinks.Sink.
