@@ -44,7 +44,7 @@ var allowed = map[string][]string{
 
 // homes are the only folders that may import a heavy library.
 var homes = map[string][]string{
-	"github.com/duckdb/duckdb-go": {"stages/", "internal/", "benchmarks/", "cmd/kq"},
+	"github.com/duckdb/duckdb-go": {"stages/", "internal/", "benchmarks"},
 	"modernc.org/sqlite":          {"coord", "benchmarks/coord"},
 	"github.com/apache/arrow-go":  {"stages/"},
 	"go.yaml.in/yaml":             {"pipeline/spec"},

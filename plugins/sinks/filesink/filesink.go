@@ -181,6 +181,9 @@ func staging(p *pipeline.SinkPlan, meta Meta) string {
 	return stagingPrefix(p) + meta.Run + "-" + meta.Nonce
 }
 
+// goneSuffix marks staging that is being removed.
+const goneSuffix = ".gone"
+
 func stagingPrefix(p *pipeline.SinkPlan) string {
 	return filepath.Join(filepath.Dir(p.Target), "."+filepath.Base(p.Target)+".kq-")
 }
@@ -336,6 +339,16 @@ func Sweep(p *pipeline.SinkPlan, live func(run string) bool) (removed []string, 
 			continue
 		}
 		path := filepath.Join(filepath.Dir(p.Target), e.Name())
+		// Taken away in one step: an attempt that still works on it must not
+		// publish what is left of it.
+		if gone := path + goneSuffix; !strings.HasSuffix(path, goneSuffix) {
+			if err := durable.Rename(path, gone); errors.Is(err, fs.ErrNotExist) {
+				continue
+			} else if err != nil {
+				return removed, err
+			}
+			path = gone
+		}
 		if err := durable.RemoveAll(path); err != nil {
 			return removed, err
 		}
