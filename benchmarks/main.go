@@ -89,7 +89,7 @@ func run(scale float64, rounds int, which []string, out string, o settings) erro
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(tmp)
+	defer func() { _ = os.RemoveAll(tmp) }()
 	for _, p := range peers {
 		if err := p.prepare(tmp); err != nil {
 			return fmt.Errorf("%s: %w", p.name(), err)

@@ -94,7 +94,7 @@ func measure(processes, shards, batch, seconds int) error {
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }()
 	if dir, err = filepath.Abs(dir); err != nil {
 		return err
 	}

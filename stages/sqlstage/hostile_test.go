@@ -32,9 +32,11 @@ func newBench(t *testing.T) *bench {
 // run plans and executes SELECT sql over the files and returns the rows written.
 func (b *bench) run(function, args, sql string, files ...string) (rows int64, err error) {
 	ctx := context.Background()
-	job := &pipeline.Job{File: "j.yaml", Name: "j", ShardSize: 1, Positions: map[string]pipeline.Pos{},
+	job := &pipeline.Job{
+		File: "j.yaml", Name: "j", ShardSize: 1, Positions: map[string]pipeline.Pos{},
 		Sources: []pipeline.Source{{Name: "t", Type: "x", URIs: files}},
-		Stages:  []pipeline.Stage{{Name: "s", SQL: sql, Materialize: true}}}
+		Stages:  []pipeline.Stage{{Name: "s", SQL: sql, Materialize: true}},
+	}
 	g, err := pipeline.Compile(ctx, job, b.e, pipeline.CompileOptions{Open: func(s pipeline.Source) (pipeline.Relation, []string, error) {
 		return pipeline.Relation{Function: function, Args: args}, s.URIs, nil
 	}})
@@ -172,8 +174,10 @@ func TestChangedSource(t *testing.T) {
 	b := newBench(t)
 	ctx := context.Background()
 	path := b.file("t.parquet", b.real())
-	job := &pipeline.Job{File: "j.yaml", Name: "j", ShardSize: 1, Positions: map[string]pipeline.Pos{},
-		Sources: []pipeline.Source{{Name: "t", URIs: []string{path}}}, Stages: []pipeline.Stage{{Name: "s", SQL: "SELECT id FROM t", Materialize: true}}}
+	job := &pipeline.Job{
+		File: "j.yaml", Name: "j", ShardSize: 1, Positions: map[string]pipeline.Pos{},
+		Sources: []pipeline.Source{{Name: "t", URIs: []string{path}}}, Stages: []pipeline.Stage{{Name: "s", SQL: "SELECT id FROM t", Materialize: true}},
+	}
 	g, err := pipeline.Compile(ctx, job, b.e, pipeline.CompileOptions{Open: func(s pipeline.Source) (pipeline.Relation, []string, error) {
 		return pipeline.Relation{Function: "read_parquet"}, s.URIs, nil
 	}})
