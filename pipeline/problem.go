@@ -28,7 +28,7 @@ func (p Problem) String() string {
 	}
 	b.WriteString(": ")
 	if p.Path != "" {
-		b.WriteString(p.Path + ": ")
+		b.WriteString(oneLine(p.Path) + ": ")
 	}
 	b.WriteString(oneLine(p.Message))
 	if p.Hint != "" {

@@ -123,9 +123,6 @@ func (d *decoder) parse(data []byte) *yaml.Node {
 			return whole(i+1, 1, "this line is not UTF-8")
 		}
 	}
-	if depth := flowDepth(data); depth > maxDepth {
-		return whole(0, 0, fmt.Sprintf("brackets are nested deeper than %d levels", maxDepth))
-	}
 	dec := yaml.NewDecoder(strings.NewReader(string(data)))
 	var doc, second yaml.Node
 	if err := dec.Decode(&doc); err != nil {
@@ -147,23 +144,6 @@ func (d *decoder) parse(data []byte) *yaml.Node {
 	}
 	d.override(root)
 	return root
-}
-
-// flowDepth is how deeply brackets are nested; the parser recurses on them.
-func flowDepth(data []byte) (deepest int) {
-	depth := 0
-	for _, c := range data {
-		switch c {
-		case '[', '{':
-			depth++
-			deepest = max(deepest, depth)
-		case ']', '}':
-			depth = max(0, depth-1)
-		case '\n':
-			depth = max(0, depth)
-		}
-	}
-	return deepest
 }
 
 // odd returns a node at which the tree, aliases followed, gets too deep or too
@@ -392,7 +372,7 @@ func duration(s string) (time.Duration, error) {
 	s = strings.TrimSpace(s)
 	if days, ok := strings.CutSuffix(s, "d"); ok {
 		f, err := strconv.ParseFloat(days, 64)
-		if err != nil || f < 0 || f > 36500 {
+		if err != nil || !(f >= 0 && f <= 36500) { // NaN is neither
 			return 0, bad
 		}
 		return time.Duration(f * 24 * float64(time.Hour)), nil
@@ -409,6 +389,9 @@ func (d *decoder) absolute(n *yaml.Node, path, uri string) (string, bool) {
 	if i := strings.Index(uri, "://"); i > 0 {
 		scheme := uri[:i]
 		if scheme != "file" {
+			if !strings.Contains(resolve(n).Value, scheme) { // it came from the environment
+				scheme = "…"
+			}
 			d.problem(n, path, fmt.Sprintf("%s:// is not available in this version of kq", scheme), "name a local file, folder or glob")
 			return "", false
 		}

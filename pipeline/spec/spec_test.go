@@ -110,7 +110,10 @@ func TestMistakes(t *testing.T) {
 		{"a: \xff", "j.yaml:1:1: this line is not UTF-8"},
 		{"a: [1", "j.yaml:1:1: not YAML: did not find expected ',' or ']'"},
 		{"version: 1\n---\nversion: 1\n", "j.yaml:2:1: a second document; a job file has one"},
-		{strings.Repeat("[", 100), "j.yaml: brackets are nested deeper than 64 levels"},
+		{strings.Repeat("[", 100) + strings.Repeat("]", 100), "j.yaml:1:66: aliases that multiply, or nesting beyond reason; write the job out"},
+		{head + "retention: NaNd\nstages: {s: {sql: SELECT 1}}", `j.yaml:3:12: retention: "NaNd" is no duration; write one like 30s, 12h or 7d`},
+		{head + "stages: {\"a\\nb\": {sql: SELECT 1}}", `j.yaml:3:10: stages.a b: "a\nb" is no name for a stage; letters, digits and _ only, not starting with a digit, at most 63 of them`},
+		{"version: 1\nsources: {a: {type: csv, uri: \"${SECRET}://x\"}}", "j.yaml:2:31: sources.a.uri: …:// is not available in this version of kq; name a local file, folder or glob"},
 	} {
 		if _, got := decode(c.text); strings.Join(got, "\n") != c.want {
 			t.Errorf("%q:\n got %s\nwant %s", c.text, strings.Join(got, "\n"), c.want)
