@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -234,7 +235,11 @@ func (r *runner) failures(ctx context.Context, st pipeline.RunStatus) {
 			if s.State != pipeline.ShardFailed || len(s.Errors) == 0 {
 				continue
 			}
-			r.say("  %s, shard %d%s: %s", t.Task, s.Shard.Ordinal, where(r.graph, t.Task, &s.Shard), s.Errors[len(s.Errors)-1].Error)
+			text, place := s.Errors[len(s.Errors)-1].Error, where(r.graph, t.Task, &s.Shard)
+			if strings.Contains(text, strings.Trim(place, " ()")) {
+				place = ""
+			}
+			r.say("  %s, shard %d%s: %s", t.Task, s.Shard.Ordinal, place, text)
 		}
 	}
 	r.say("kq: hint: mend the cause and give the same command again, or kq retry %s; kq logs %s tells more", r.run, r.run)

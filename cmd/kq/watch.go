@@ -50,8 +50,9 @@ func (r *runner) execute(ctx context.Context) error {
 	}
 	r.out.update(st)
 	r.out.close()
+	err = r.summary(ctx, st)
 	r.retire(ctx)
-	return r.summary(ctx, st)
+	return err
 }
 
 // workers is how many processes can be busy at once, within what was asked for.
