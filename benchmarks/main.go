@@ -165,6 +165,7 @@ func inTurn(w workload, data, tmp string, rounds int, o settings) ([]series, err
 func timed(args []string) (sample, error) {
 	var before, after syscall.Rusage
 	_ = syscall.Getrusage(syscall.RUSAGE_CHILDREN, &before)
+	syscall.Sync() // what the system before has not written yet is not this one's to wait for
 	cmd := exec.Command(args[0], args[1:]...)
 	start := time.Now()
 	out, err := cmd.CombinedOutput()
