@@ -293,11 +293,11 @@ func (w *world) strike(runner int) {
 	switch w.rng.IntN(12) {
 	case 0: // kq run itself
 		kill(runner, syscall.SIGKILL)
-	case 1: // all workers
+	case 1, 2, 3, 4: // all workers
 		for _, pid := range pids {
 			kill(pid, syscall.SIGKILL)
 		}
-	case 2: // a worker stops past its lease, and wakes up
+	case 5: // a worker stops past its lease, and wakes up
 		if len(pids) > 0 {
 			pid := pids[w.rng.IntN(len(pids))]
 			kill(pid, syscall.SIGSTOP)
@@ -330,7 +330,7 @@ func TestKills(t *testing.T) {
 	w := newWorld(t, rand.New(rand.NewPCG(*seed, 0)))
 	rounds := 0
 	for ; w.kills < goal; rounds++ {
-		for range 3 {
+		for range 6 {
 			w.start(nil, w.strike)
 		}
 		w.finish()
