@@ -1,7 +1,9 @@
 package filesink
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -48,24 +50,37 @@ func setup(dir string, single bool) (*pipeline.SinkPlan, Meta, []File) {
 	return p, Meta{Run: "20260101-000000-aaaa", Job: "j", JobHash: "h", Nonce: "n0"}, files
 }
 
-// state is what a reader finds: "", "old", "new", or what is wrong.
+// state is what a reader finds: "", "old", "new", or what is wrong. It holds on
+// to the folder that it has opened; when that one is removed because another has
+// taken its place, it looks again.
 func state(p *pipeline.SinkPlan, files int) string {
-	entries, err := os.ReadDir(p.Target)
-	if os.IsNotExist(err) {
+	root, err := os.OpenRoot(p.Target)
+	if errors.Is(err, fs.ErrNotExist) {
 		return ""
 	}
 	if err != nil {
 		return err.Error()
 	}
+	defer root.Close()
+	opened, err := root.Stat(".")
+	if err != nil {
+		return err.Error()
+	}
 	kinds := map[string]int{}
+	entries, err := fs.ReadDir(root.FS(), ".")
 	for _, e := range entries {
-		data, err := os.ReadFile(filepath.Join(p.Target, e.Name()))
-		if err != nil {
-			return err.Error()
+		var data []byte
+		if data, err = root.ReadFile(e.Name()); err != nil {
+			break
 		}
 		kinds[strings.Fields(string(data))[0]]++
 	}
+	if now, err2 := os.Stat(p.Target); err2 == nil && !os.SameFile(opened, now) {
+		return state(p, files)
+	}
 	switch {
+	case err != nil:
+		return err.Error()
 	case kinds["old"] == 2 && len(kinds) == 1:
 		return "old"
 	case kinds["new"] == files && kinds["{"] == 1 && len(kinds) == 2:
