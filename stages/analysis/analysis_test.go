@@ -44,7 +44,10 @@ t | u v | SELECT * FROM t LEFT JOIN (SELECT * FROM u JOIN v USING (a)) x USING (
 t u | v | SELECT * FROM t JOIN u USING (a) LEFT JOIN v USING (a)
 t | u | SELECT * FROM t WHERE a IN (SELECT a FROM u)
 t | u | SELECT * FROM t WHERE a NOT IN (SELECT a FROM u)
-t | u | SELECT (SELECT max(a) FROM u) FROM t
+ | t u | SELECT (SELECT max(a) FROM u) FROM t
+ | t | SELECT (SELECT min(t.a)) FROM t
+ | t | SELECT age(ts) FROM t
+ | t | SELECT list_aggr(l, 'reservoir_quantile', 0.5) FROM t
 t | u | SELECT * FROM t WHERE EXISTS (SELECT 1 FROM u WHERE u.a = t.a)
 t | u | SELECT * FROM t JOIN (SELECT a, count(*) FROM u GROUP BY a) x USING (a)
  | t u | SELECT * FROM t WHERE a > (SELECT avg(a) FROM u)

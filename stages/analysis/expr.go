@@ -12,6 +12,7 @@ type exprProps struct {
 	tables   props  // of the subqueries
 	reason   string // why a query that computes this is not row-wise
 	unstable string // why it may give another value each time
+	outer    string // why it may hold an aggregate of the query around it
 }
 
 // classes are the kinds of expression that work on one row at a time, given
@@ -23,6 +24,23 @@ var classes = []string{
 
 // clocks are names that DuckDB takes for functions when no column has them.
 var clocks = []string{"current_date", "current_time", "current_timestamp", "localtime", "localtimestamp", "today"}
+
+// beyondTheRow lists functions that the catalog calls consistent but whose value
+// depends on more than their arguments: the clock, the vector, the dice.
+var beyondTheRow = []string{"age", "current_localtime", "current_localtimestamp", "vector_type"}
+
+// listAggregates run an aggregate that they name over the list of one row.
+var listAggregates = []string{"list_aggr", "list_aggregate", "array_aggr", "array_aggregate", "aggregate"}
+
+// drawsLots reports whether a call of listAggregates may run a random aggregate.
+func drawsLots(n node) bool {
+	args := n.nodes("children")
+	if len(args) < 2 {
+		return true
+	}
+	name, ok := args[1].node("value")["value"].(string)
+	return !ok || strings.Contains(strings.ToLower(name), "reservoir")
+}
 
 // stableAggregates don't depend on the order of their input, down to the last bit.
 var stableAggregates = []string{"count", "count_star", "min", "max", "bool_and", "bool_or", "bit_and", "bit_or", "bit_xor", "count_if"}
@@ -48,6 +66,10 @@ func (w *walker) exprs(v any, sc *scope) (e exprProps) {
 			q := w.query(n.node("subquery").node("node"), sc)
 			e.tables.add(q, "a subquery reads all of it")
 			e.reason, e.unstable = q.unstable, q.unstable
+			if w.aggregates(n["subquery"]) {
+				// Over columns of the outer query alone, it would be the outer query's.
+				e.outer = "an aggregate in a subquery may be over the outer rows"
+			}
 			e.merge(w.exprs(n["child"], sc))
 			return e
 		case class == "WINDOW":
@@ -87,6 +109,32 @@ func (e *exprProps) merge(f exprProps) {
 	e.tables.add(f.tables, "")
 	e.reason = first(e.reason, f.reason)
 	e.unstable = first(e.unstable, f.unstable)
+	e.outer = first(e.outer, f.outer)
+}
+
+// aggregates reports whether an aggregate with arguments stands below v.
+func (w *walker) aggregates(v any) bool {
+	switch v := v.(type) {
+	case []any:
+		for _, item := range v {
+			if w.aggregates(item) {
+				return true
+			}
+		}
+	case map[string]any:
+		n := node(v)
+		if n.str("class") == "FUNCTION" && len(n.nodes("children")) > 0 {
+			if f, err := w.a.lookup(w, n.str("function_name")); err != nil || f.aggregate {
+				return true
+			}
+		}
+		for _, child := range v {
+			if w.aggregates(child) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // function is what DuckDB says about a name.
@@ -150,6 +198,9 @@ func (w *walker) call(n node) (e exprProps) {
 		if !slices.Contains(stableAggregates, strings.ToLower(name)) {
 			e.unstable = shown + " may depend on the order of its input"
 		}
+	case slices.Contains(beyondTheRow, strings.ToLower(name)), slices.Contains(listAggregates, strings.ToLower(name)) && drawsLots(n):
+		e.reason = name + "() may depend on more than its row"
+		e.unstable = e.reason
 	case f.stability == "VOLATILE":
 		e.reason = name + "() is volatile: it gives another value on every call"
 		e.unstable = e.reason

@@ -226,6 +226,9 @@ func (w *walker) selectNode(n node, sc *scope) (p props) {
 		e := w.exprs(n[key], sc)
 		p.add(e.tables, "a subquery reads all of it")
 		why = first(why, e.reason)
+		if key == "select_list" {
+			why = first(why, e.outer)
+		}
 		p.unstable = first(p.unstable, e.unstable)
 	}
 	p.gatherAll(why)
@@ -252,7 +255,7 @@ func (w *walker) relation(n node, sc *scope) (p props) {
 		p.add(e.tables, "a subquery reads all of it")
 		p.unstable = first(e.unstable, e.reason)
 		if n.str("with_ordinality") == "WITH_ORDINALITY" {
-			p.gatherAll("WITH ORDINALITY numbers all rows")
+			p.unstable = first(p.unstable, "WITH ORDINALITY numbers all rows")
 		}
 	case "PIVOT":
 		p = w.relation(n.node("source"), sc)
