@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -56,7 +55,10 @@ func (a *app) workerCommand() *cobra.Command {
 				Cores:  cores, Memory: memory, Lease: lease(), Stopped: stopped,
 				Log: slog.New(slog.NewTextHandler(a.stderr, nil)),
 			})
-			return workerError(cmd.Context(), err)
+			if err != nil {
+				return &failure{code: exitRun, err: err}
+			}
+			return nil
 		},
 	}
 	c.Flags().StringVar(&state, "state", ".kq", "state directory")
@@ -65,11 +67,4 @@ func (a *app) workerCommand() *cobra.Command {
 	c.Flags().Int64Var(&memory, "memory", 0, "bytes of memory to share likewise (0: the job's)")
 	_ = c.MarkFlagRequired("run")
 	return c
-}
-
-func workerError(_ context.Context, err error) error {
-	if err == nil {
-		return nil
-	}
-	return &failure{code: exitRun, err: err}
 }

@@ -80,6 +80,8 @@ sinks:
   totals_out: {type: parquet, from: totals, uri: out/totals.parquet, overwrite: replace}
 `
 
+func openDuckDB() (*sql.DB, error) { return sql.Open("duckdb", "") }
+
 func newWorld(t testing.TB, rng *rand.Rand) *world {
 	w := &world{t: t, dir: t.TempDir(), rng: rng}
 	for _, d := range []string{"data", "out"} {
@@ -87,7 +89,7 @@ func newWorld(t testing.TB, rng *rand.Rand) *world {
 			t.Fatal(err)
 		}
 	}
-	db, err := sql.Open("duckdb", "")
+	db, err := openDuckDB()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -130,7 +132,7 @@ func (w *world) fingerprint(db *sql.DB, query string) string {
 // check compares what is published with what DuckDB gives.
 func (w *world) check() {
 	w.t.Helper()
-	db, err := sql.Open("duckdb", "")
+	db, err := openDuckDB()
 	if err != nil {
 		w.t.Fatal(err)
 	}

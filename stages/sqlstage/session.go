@@ -235,7 +235,7 @@ func (s *Session) Run(ctx context.Context, shard *pipeline.Shard, out string) (p
 	if err != nil {
 		return m, s.explain(shard, err)
 	}
-	options := s.t.CopyOptions()
+	options := s.t.CopyOptions() + s.rowGroups()
 	before := readBytes()
 	m.RowsOut, err = s.copy(ctx, "COPY ("+query+"\n) TO "+literal(out)+" ("+options+", USE_TMP_FILE false)", out)
 	if err != nil {
@@ -252,6 +252,17 @@ func (s *Session) Run(ctx context.Context, shard *pipeline.Shard, out string) (p
 	m.Spilled = s.spilled()
 	m.RowsIn = max(0, shard.Rows)
 	return m, nil
+}
+
+// rowGroups makes the row groups of parts smaller where memory is tight: each
+// thread of the writer holds a whole one, decoded and encoded.
+func (s *Session) rowGroups() string {
+	const rows, enough, vector = 122_880, 512 << 20, 2048 // DuckDB's default, and what it needs
+	share := s.o.Memory / int64(s.o.Threads)
+	if s.t.Kind != pipeline.Compute || share >= enough {
+		return ""
+	}
+	return fmt.Sprintf(", ROW_GROUP_SIZE %d", max(vector, rows*share/enough/vector*vector))
 }
 
 // copy runs a COPY and returns how many rows it wrote. One without a syntax tree
