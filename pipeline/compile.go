@@ -24,6 +24,11 @@ type CompileOptions struct {
 	// Small is the number of decoded bytes up to which an input may be read
 	// whole by every shard. 0 means 64 MiB.
 	Small int64
+	// Budget is the number of decoded bytes up to which one worker computes a
+	// statement that isn't row-wise by itself. 0 means any number.
+	Budget int64
+	// Workers is the number of worker processes that the plan counts on; 0 means 1.
+	Workers int
 	// Suggest returns what is near to a misspelt name, or "". May be nil.
 	Suggest func(name string, known []string) string
 }

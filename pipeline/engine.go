@@ -63,6 +63,10 @@ type Engine interface {
 	// Prune reports for each row group whether some row of it may satisfy all
 	// predicates, by its statistics. Unknown means true.
 	Prune(ctx context.Context, in *Inspection, predicates []Predicate) ([]bool, error)
+	// Split cuts a statement that isn't row-wise into fragments, each parallel in
+	// a key that its inputs are divided by. Without a way to do so there is one
+	// fragment, which gathers; its reason says why.
+	Split(ctx context.Context, r *SplitRequest) ([]Fragment, error)
 	// Stored returns the types that a Parquet part holds for columns such that
 	// reading casts back to the very same values, or an error that names the
 	// column that no part can hold.
@@ -141,11 +145,19 @@ type RowGroup struct {
 // Resources is what executing a task may use.
 type Resources struct {
 	Threads    int
-	Memory     int64                                 // bytes of DuckDB's memory limit
-	Spill      string                                // folder for temporary files
-	SpillLimit int64                                 // bytes of temporary files; 0: 90 % of the free space
-	OutDir     string                                // the folder that results are written to
-	Parts      func(task string) ([][]string, error) // a task's parts by shard, as absolute paths
+	Memory     int64  // bytes of DuckDB's memory limit
+	Spill      string // folder for temporary files
+	SpillLimit int64  // bytes of temporary files; 0: 90 % of the free space
+	OutDir     string // the folder that results are written to
+	// Parts returns a task's parts by shard.
+	Parts func(task string) ([][]StoredPart, error)
+}
+
+// Written is a file of a shard's result.
+type Written struct {
+	Path    string
+	Rows    int64
+	Buckets []int64 // rows by bucket, when the task routes them
 }
 
 // Permanent marks an error that trying again can't mend, such as a value that
@@ -166,3 +178,60 @@ func IsPermanent(err error) bool {
 type permanent struct{ error }
 
 func (p permanent) Unwrap() error { return p.error }
+
+// SplitRequest is a statement, and what is known of its inputs.
+type SplitRequest struct {
+	Name   string // of the stage: the last fragment gets it, the others are named after it
+	SQL    string
+	Views  []View // stages that the statement reads as if they stood within it
+	Inputs []SplitInput
+	Small  int64 // decoded bytes up to which every bucket may read an input whole
+	Always bool  // exchange even what is small
+	NoHash bool  // leave out the ways that write and read rows once more
+	// Clustered reports whether shards may be ranges of one column of each of
+	// these inputs, as their statistics show that few row groups overlap; key is
+	// the column by input.
+	Clustered func(key map[string]string) bool
+}
+
+// SplitInput is a source or the parts of a task.
+type SplitInput struct {
+	Name    string
+	Columns []Column
+	Bytes   []int64 // decoded bytes, column by column; nil: only Total is known
+	Total   int64   // decoded bytes; -1 unknown
+}
+
+// Fragment is a part of a statement that DuckDB runs whole over each shard.
+type Fragment struct {
+	Name    string
+	SQL     string
+	Columns []Column
+	Inputs  []FragmentInput
+	Kind    EdgeKind // how its work is divided: Forward, Hash, Range, or Gather for not at all
+	// Route is SQL expressions over its columns: rows that agree in all of them
+	// go to the same bucket of the fragment that reads it. Empty: not routed.
+	Route []string
+	// Raw gives the same columns as SQL without combining rows first, for data
+	// that combining doesn't make smaller. Empty: there is no such choice.
+	Raw    string
+	Reason string // for people
+	Offset int    // byte offset in the stage's SQL of what Reason speaks of; -1 unknown
+	Bytes  int64  // rough guess of the decoded size of its output
+	Order  string // ORDER BY that its rows are in, over its columns; "" none
+}
+
+// FragmentInput is one relation that a fragment's SQL names.
+type FragmentInput struct {
+	Name string   // as the SQL names it
+	From string   // the fragment that provides it under that name; "" for the input or fragment of that name
+	Kind EdgeKind // Forward, Hash and Range are divided; else every shard reads it whole
+	Key  []string // the columns that a Hash or Range divides it by
+	// Hash is SQL expressions for the key that hash alike in every input.
+	Hash []string
+	// Columns and Where are what has to be read of a Broadcast: these columns (nil:
+	// all) of the rows that satisfy an SQL condition ("": all).
+	Columns []string
+	Where   string
+	Reason  string
+}

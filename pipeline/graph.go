@@ -61,9 +61,11 @@ type Node struct {
 // EdgeKind says how rows travel.
 type EdgeKind string
 
-// The kinds of edge. Hash comes with the exchange.
+// The kinds of edge.
 const (
 	Forward   EdgeKind = "forward"   // where the input is, shard by shard
+	Hash      EdgeKind = "hash"      // to the bucket that the hash of the row's key gives
+	Range     EdgeKind = "range"     // a range of the key's values, read from where they lie
 	Broadcast EdgeKind = "broadcast" // whole, into every shard
 	Gather    EdgeKind = "gather"    // all of them into one task
 )
@@ -104,6 +106,13 @@ type Task struct {
 	Reads   []string    `json:"reads,omitempty"`  // columns of the forward source that the statement reads
 	Pruned  int         `json:"pruned,omitempty"` // row groups that statistics exclude
 	Shards  []Shard     `json:"-"`                // stored shard by shard with the coordinator
+	Stage   string      `json:"stage,omitempty"`  // of a fragment: the stage that it is a part of
+	Reason  string      `json:"reason,omitempty"` // of a fragment: why its work is divided as it is
+	// Raw is a statement with the same columns that doesn't combine rows first. A
+	// worker takes it once combining has not made the rows fewer.
+	Raw string `json:"raw,omitempty"`
+	// Overlap is how often a byte of the range inputs is read on average.
+	Overlap float64 `json:"overlap,omitempty"`
 }
 
 // CopyOptions is how DuckDB's COPY writes the task's parts.
@@ -132,10 +141,18 @@ type View struct {
 // another task.
 type TaskInput struct {
 	Name    string   `json:"name"`
-	Kind    EdgeKind `json:"kind"`             // Forward: the shard's slice of it; else whole
+	Kind    EdgeKind `json:"kind"`             // Forward, Hash, Range: what the shard says of it; else whole
 	Source  string   `json:"source,omitempty"` // name of an Input
 	Task    string   `json:"task,omitempty"`   // name of a Task
 	Columns []Column `json:"columns"`
+	Key     []string `json:"key,omitempty"`   // of Hash and Range: columns
+	Hash    []string `json:"hash,omitempty"`  // of Hash and Range: SQL expressions for the key that hash alike in every input
+	Where   string   `json:"where,omitempty"` // of Broadcast: only the rows that satisfy this
+}
+
+// Divided reports whether each shard sees its own part of the input.
+func (i *TaskInput) Divided() bool {
+	return i.Kind == Forward || i.Kind == Hash || i.Kind == Range
 }
 
 // Output is what a compute task writes.
@@ -148,6 +165,14 @@ type Output struct {
 	Ordered     bool     `json:"ordered"` // the statement ends in ORDER BY
 	// Dynamic: the columns depend on the data, so Columns and Stored are not all.
 	Dynamic bool `json:"dynamic,omitempty"`
+	// Route, when set, decides the bucket of each row.
+	Route *Route `json:"route,omitempty"`
+}
+
+// Route sends each row to a bucket of the task that reads it.
+type Route struct {
+	Key     []string `json:"key"`     // SQL expressions over the columns; equal rows meet
+	Buckets int      `json:"buckets"` // bucket = JCH(hash(key), buckets)
 }
 
 // SinkPlan is how a sink's files come to be.
@@ -174,6 +199,20 @@ type Shard struct {
 	Rows    int64   `json:"rows"`             // expected input rows; -1 unknown
 	Bytes   int64   `json:"bytes"`            // decoded, or file sizes
 	OnDisk  int64   `json:"on_disk"`          // bytes of its row groups as stored
+	// Buckets is the first and last bucket of the hash inputs.
+	Buckets *[2]int `json:"buckets,omitempty"`
+	// Range is the range of the key of the range inputs.
+	Range *KeyRange `json:"range,omitempty"`
+}
+
+// KeyRange is the values of a key from Low to below High, as SQL literals, ""
+// for no bound, or the NULLs. Files lists, by input, the files (indices into
+// Input.Files) that may hold such rows.
+type KeyRange struct {
+	Low   string           `json:"low,omitempty"`
+	High  string           `json:"high,omitempty"`
+	Null  bool             `json:"null,omitempty"`
+	Files map[string][]int `json:"files"`
 }
 
 // Slice is a run of whole row groups of one file, or the whole file. A shard
@@ -193,4 +232,12 @@ type Part struct {
 	Rows     int64  `json:"rows"`
 	Bytes    int64  `json:"bytes"`
 	Checksum string `json:"checksum"` // "crc32c:" and eight hex digits
+	// Buckets is the number of rows in each bucket, when the task routes them.
+	Buckets []int64 `json:"buckets,omitempty"`
+}
+
+// StoredPart is a part and where it lies.
+type StoredPart struct {
+	Part
+	Path string
 }

@@ -13,6 +13,7 @@ type Job struct {
 	Workers   int           // worker processes; 0 means decided at run time
 	Memory    int64         // bytes for all workers of a machine together; 0 means decided at run time
 	ShardSize int64         // decoded bytes that a shard aims at
+	Exchange  Exchange      // of the stages that don't say
 	State     string        // state directory; "" means .kq beside the file
 	Retention time.Duration // how long a finished run keeps its shards and parts
 
@@ -62,6 +63,7 @@ type Stage struct {
 	Materialize bool
 	PerShard    bool  // scope: shard
 	Memory      int64 // bytes; 0 means the worker's share
+	Exchange    Exchange
 	Retry       Retry
 
 	// SQLAt translates a byte offset in SQL into a place in the file.
@@ -84,3 +86,14 @@ type Sink struct {
 	Replace     bool   // overwrite: replace
 	Options     []Option
 }
+
+// Exchange says when rows may be moved between workers so that a statement that
+// isn't row-wise runs on all of them.
+type Exchange string
+
+// The values of Exchange; "" means ExchangeAuto.
+const (
+	ExchangeAuto   Exchange = "auto"   // where one worker would take longer or run out of memory
+	ExchangeAlways Exchange = "always" // wherever it can be done
+	ExchangeNever  Exchange = "never"  // one worker computes the whole
+)

@@ -15,6 +15,7 @@ type planned struct {
 	fused  *stageNode // the only reader, into whose task it goes; nil: it has a task
 	small  bool       // row-wise over one small source: may be read whole by every shard
 	bytes  int64      // upper estimate of its decoded size; -1 unknown
+	split  bool       // its task is several fragments
 }
 
 // plan is the one place that decides edges, fusion, tasks and shards.
@@ -40,6 +41,9 @@ func (c *compiler) plan(ctx context.Context, order []*stageNode) (*Graph, error)
 		host := n
 		for host.fused != nil {
 			host = host.fused
+		}
+		if host.split {
+			n.reason = host.reason
 		}
 		g.Stages = append(g.Stages, Node{Name: n.Name, Task: host.Name, Columns: n.columns, Reason: n.reason})
 		for _, t := range n.st.Tables {
@@ -204,6 +208,12 @@ func (c *compiler) task(ctx context.Context, g *Graph, n *stageNode) error {
 	if root != nil && uses[root] > 1 && !n.PerShard {
 		n.reason, n.driver = fmt.Sprintf("%s is read in two ways at once", root.name), ""
 		root = nil
+	}
+	if root == nil && n.st.Opaque == "" {
+		done, err := c.exchange(ctx, g, n, members, inputs)
+		if done || err != nil {
+			return err
+		}
 	}
 	for _, r := range inputs {
 		in := TaskInput{Name: r.name, Columns: r.columns(), Kind: Gather}

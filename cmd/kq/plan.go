@@ -15,7 +15,7 @@ import (
 )
 
 func (a *app) planCommand() *cobra.Command {
-	var shardSize string
+	var shardSize, exchange string
 	var set []string
 	var asJSON bool
 	c := &cobra.Command{
@@ -23,7 +23,7 @@ func (a *app) planCommand() *cobra.Command {
 		Short: "Show what a job will do, and why, without doing it",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			set, err := overrides(set, shardSize)
+			set, err := overrides(set, shardSize, exchange)
 			if err != nil {
 				return err
 			}
@@ -42,6 +42,7 @@ func (a *app) planCommand() *cobra.Command {
 		},
 	}
 	c.Flags().StringVar(&shardSize, "shard-size", "", "decoded bytes that a shard aims at, such as 64MiB")
+	c.Flags().StringVar(&exchange, "exchange", "", exchangeHelp)
 	c.Flags().StringArrayVar(&set, "set", nil, "override a key of the job")
 	c.Flags().BoolVar(&asJSON, "json", false, "print the graph as JSON")
 	return c

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -24,6 +25,7 @@ type runFlags struct {
 	workers   int
 	state     string
 	shardSize string
+	exchange  string
 	set       []string
 	planHash  string
 	fresh     bool
@@ -43,6 +45,7 @@ func (a *app) runCommand() *cobra.Command {
 	c.Flags().IntVar(&f.workers, "workers", 0, "worker processes (default: the job's, else one per core)")
 	c.Flags().StringVar(&f.state, "state", "", "state directory (default: the job's, else .kq beside it)")
 	c.Flags().StringVar(&f.shardSize, "shard-size", "", "decoded bytes that a shard aims at, such as 64MiB")
+	c.Flags().StringVar(&f.exchange, "exchange", "", exchangeHelp)
 	c.Flags().StringArrayVar(&f.set, "set", nil, "override a key of the job, such as sinks.lake.overwrite=replace")
 	c.Flags().StringVar(&f.planHash, "plan-hash", "", "run only if kq plan showed this hash")
 	c.Flags().BoolVar(&f.fresh, "fresh", false, "start anew, whatever earlier runs left")
@@ -50,19 +53,30 @@ func (a *app) runCommand() *cobra.Command {
 	return c
 }
 
-// overrides are the --set of a command, with --shard-size among them.
-func overrides(set []string, shardSize string) ([]string, error) {
-	if shardSize == "" {
-		return set, nil
+const exchangeHelp = "auto, always or never: whether rows move between workers for what isn't row-wise (default: the job's, else auto)"
+
+// overrides are the --set of a command, with the flags that are keys of the job
+// among them.
+func overrides(set []string, shardSize, exchange string) ([]string, error) {
+	set = append([]string{}, set...)
+	if shardSize != "" {
+		if _, err := spec.ParseSize(shardSize); err != nil {
+			return nil, &failure{code: exitJob, err: fmt.Errorf("--shard-size %w", err)}
+		}
+		set = append(set, "shard_size="+shardSize)
 	}
-	if _, err := spec.ParseSize(shardSize); err != nil {
-		return nil, &failure{code: exitJob, err: fmt.Errorf("--shard-size %w", err)}
+	if exchange != "" {
+		modes := []string{string(pipeline.ExchangeAuto), string(pipeline.ExchangeAlways), string(pipeline.ExchangeNever)}
+		if !slices.Contains(modes, exchange) {
+			return nil, &failure{code: exitJob, err: fmt.Errorf("--exchange %q is none of %s", exchange, strings.Join(modes, ", "))}
+		}
+		set = append(set, "exchange="+exchange)
 	}
-	return append(append([]string{}, set...), "shard_size="+shardSize), nil
+	return set, nil
 }
 
 func (a *app) run(ctx context.Context, file string, f runFlags) error {
-	set, err := overrides(f.set, f.shardSize)
+	set, err := overrides(f.set, f.shardSize, f.exchange)
 	if err != nil {
 		return err
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"runtime"
 
 	"github.com/kinequet/kq/coord"
 	"github.com/kinequet/kq/pipeline"
@@ -69,6 +70,21 @@ func compileOptions() pipeline.CompileOptions {
 	}
 }
 
+// planOptions adds to compileOptions what the machine can hold: a statement that
+// isn't row-wise needs about as much memory as its inputs, decoded.
+func planOptions(job *pipeline.Job) pipeline.CompileOptions {
+	o := compileOptions()
+	memory := job.Memory
+	if memory == 0 {
+		memory = worker.MachineMemory() * 8 / 10
+	}
+	o.Budget = memory * 6 / 10
+	if o.Workers = job.Workers; o.Workers == 0 {
+		o.Workers = runtime.GOMAXPROCS(0)
+	}
+	return o
+}
+
 // compile loads and compiles a job. The engine is the caller's to close.
 func (a *app) compile(ctx context.Context, file string, set []string) (*pipeline.Job, *pipeline.Graph, *sqlstage.Engine, error) {
 	type started struct {
@@ -98,7 +114,7 @@ func (a *app) compile(ctx context.Context, file string, set []string) (*pipeline
 		s.e.Close()
 		return nil, nil, nil, err
 	}
-	g, err := pipeline.Compile(ctx, job, s.e, compileOptions())
+	g, err := pipeline.Compile(ctx, job, s.e, planOptions(job))
 	if err != nil {
 		s.e.Close()
 		return nil, nil, nil, err
@@ -144,17 +160,17 @@ func openSession(ctx context.Context, g *pipeline.Graph, t *pipeline.Task, r pip
 
 // publish is how workers commit sinks. It checks the ledger: every row of the
 // stage is in the manifest.
-func publish(_ context.Context, g *pipeline.Graph, run, nonce string, p *pipeline.SinkPlan, parts [][]worker.Part) (pipeline.Metrics, error) {
+func publish(_ context.Context, g *pipeline.Graph, run, nonce string, p *pipeline.SinkPlan, parts [][]pipeline.StoredPart) (pipeline.Metrics, error) {
 	var files []filesink.File
 	var m pipeline.Metrics
-	for _, shard := range parts {
+	for i, shard := range parts {
+		if len(shard) == 0 {
+			return m, fmt.Errorf("sink %s: shard %d has no part", p.Name, i)
+		}
 		for _, part := range shard {
 			files = append(files, filesink.File{Path: part.Path, Part: part.Part})
 			m.RowsIn += part.Rows
 		}
-	}
-	if len(files) != len(parts) {
-		return m, fmt.Errorf("sink %s: %d shards have %d parts", p.Name, len(parts), len(files))
 	}
 	manifest, err := filesink.Commit(p, filesink.Meta{Run: run, Job: g.Job, JobHash: g.Digest, Nonce: nonce}, files)
 	if err != nil {

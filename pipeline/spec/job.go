@@ -41,7 +41,7 @@ func (d *decoder) root(n *yaml.Node) {
 		"workers":    func(p string, v *yaml.Node) { j.Workers = d.count(p, v, 1, 1024) },
 		"memory":     func(p string, v *yaml.Node) { j.Memory = d.size(p, v) },
 		"shard_size": func(p string, v *yaml.Node) { j.ShardSize = d.size(p, v) },
-		"exchange":   func(p string, v *yaml.Node) { d.choice(p, v, "auto", "gather") },
+		"exchange":   func(p string, v *yaml.Node) { d.job.Exchange = d.exchange(p, v) },
 		"state": func(p string, v *yaml.Node) {
 			if s, ok := d.nonEmpty(p, v); ok {
 				j.State, _ = d.absolute(v, p, s)
@@ -182,6 +182,7 @@ func (d *decoder) stage(name, path string, n *yaml.Node) bool {
 		"materialize": func(p string, v *yaml.Node) { s.Materialize = d.boolean(p, v) },
 		"scope":       func(p string, v *yaml.Node) { s.PerShard = d.choice(p, v, "shard", "job") == "shard" },
 		"memory":      func(p string, v *yaml.Node) { s.Memory = d.size(p, v) },
+		"exchange":    func(p string, v *yaml.Node) { s.Exchange = d.exchange(p, v) },
 		"retry": func(p string, v *yaml.Node) {
 			d.object(v, p, "retry", map[string]field{
 				"attempts": func(p string, v *yaml.Node) { s.Retry.Attempts = d.count(p, v, 1, 1000) },
@@ -195,7 +196,7 @@ func (d *decoder) stage(name, path string, n *yaml.Node) bool {
 				},
 			}, []string{"attempts", "backoff"}, nil)
 		},
-	}, []string{"sql", "materialize", "scope", "memory", "retry"}, []string{"partition_by", "buckets", "checks", "wasm", "function", "from", "config"})
+	}, []string{"sql", "materialize", "scope", "memory", "exchange", "retry"}, []string{"partition_by", "buckets", "checks", "wasm", "function", "from", "config"})
 	if query == nil && resolve(n).Kind == yaml.MappingNode {
 		d.problem(n, path, "has no sql", "add sql: with one SELECT")
 	}
@@ -203,6 +204,10 @@ func (d *decoder) stage(name, path string, n *yaml.Node) bool {
 		d.job.Stages = append(d.job.Stages, s)
 	}
 	return readable
+}
+
+func (d *decoder) exchange(path string, n *yaml.Node) pipeline.Exchange {
+	return pipeline.Exchange(d.choice(path, n, string(pipeline.ExchangeAuto), string(pipeline.ExchangeAlways), string(pipeline.ExchangeNever)))
 }
 
 func (d *decoder) sink(name, path string, n *yaml.Node) bool {

@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// machineMemory is the memory that this machine or container has, in bytes.
-func machineMemory() int64 {
+// MachineMemory is the memory that this machine or container has, in bytes.
+func MachineMemory() int64 {
 	total := int64(4 << 30)
 	if data, err := os.ReadFile("/proc/meminfo"); err == nil {
 		fields := strings.Fields(string(data))

@@ -17,28 +17,45 @@ func (w *worker) compute(t *pipeline.Task, c pipeline.Claim) ([]pipeline.Part, p
 		return nil, pipeline.Metrics{}, err
 	}
 	name := PartName(c, t.Extension())
-	final := filepath.Join(w.parts, name)
 	// The extension stays last: DuckDB picks the compression of text by it.
-	tmp := filepath.Join(w.parts, ".tmp-"+name)
+	tmp := filepath.Join(w.parts, unfinished+name)
 	durable.Point("part.write.before")
-	m, err := w.session.Run(w.ctx, &c.Shard, tmp)
+	written, m, err := w.session.Run(w.ctx, &c.Shard, tmp)
 	if err != nil {
-		_ = durable.Remove(tmp) // what is left of it is an orphan that gc removes
+		for _, out := range append(written, pipeline.Written{Path: tmp}) {
+			_ = durable.Remove(out.Path) // what is left of it is an orphan that gc removes
+		}
 		return nil, m, err
 	}
 	durable.Point("part.write.after")
-	sum, size, err := durable.Checksum(tmp)
-	if err != nil {
-		return nil, m, err
-	}
 	if err := w.ledger(t, c, &m); err != nil {
 		return nil, m, err
 	}
-	if err := durable.Finish(tmp, final); err != nil {
-		return nil, m, err
+	var parts []pipeline.Part
+	for _, out := range written {
+		part, err := keep(w.parts, out)
+		if err != nil {
+			return nil, m, err
+		}
+		m.BytesOut += part.Bytes
+		parts = append(parts, part)
 	}
-	m.BytesOut = size
-	return []pipeline.Part{{Name: name, Rows: m.RowsOut, Bytes: size, Checksum: sum}}, m, nil
+	return parts, m, nil
+}
+
+const unfinished = ".tmp-"
+
+// keep makes a file of a result durable under its name.
+func keep(folder string, w pipeline.Written) (pipeline.Part, error) {
+	sum, size, err := durable.Checksum(w.Path)
+	if err != nil {
+		return pipeline.Part{}, err
+	}
+	name := strings.TrimPrefix(filepath.Base(w.Path), unfinished)
+	if err := durable.Finish(w.Path, filepath.Join(folder, name)); err != nil {
+		return pipeline.Part{}, err
+	}
+	return pipeline.Part{Name: name, Rows: w.Rows, Bytes: size, Checksum: sum, Buckets: w.Buckets}, nil
 }
 
 // PartName is the file name of an attempt's part. No two attempts share one.
@@ -50,7 +67,7 @@ func PartName(c pipeline.Claim, extension string) string {
 // checks that encoding kept every one of them.
 func (w *worker) ledger(t *pipeline.Task, c pipeline.Claim, m *pipeline.Metrics) error {
 	for _, in := range t.Inputs {
-		if in.Task == "" || in.Kind == pipeline.Broadcast {
+		if in.Task == "" || in.Kind == pipeline.Broadcast || in.Kind == pipeline.Hash {
 			continue
 		}
 		all, err := w.partsOf(in.Task)
@@ -73,15 +90,15 @@ func (w *worker) ledger(t *pipeline.Task, c pipeline.Claim, m *pipeline.Metrics)
 }
 
 // partsOf lists a task's parts by shard.
-func (w *worker) partsOf(task string) ([][]Part, error) {
+func (w *worker) partsOf(task string) ([][]pipeline.StoredPart, error) {
 	shards, err := w.co.Parts(w.ctx, w.Run, task)
 	if err != nil {
 		return nil, err
 	}
-	out := make([][]Part, len(shards))
+	out := make([][]pipeline.StoredPart, len(shards))
 	for i, parts := range shards {
 		for _, p := range parts {
-			out[i] = append(out[i], Part{Part: p, Path: filepath.Join(w.parts, p.Name)})
+			out[i] = append(out[i], pipeline.StoredPart{Part: p, Path: filepath.Join(w.parts, p.Name)})
 		}
 	}
 	return out, nil
@@ -109,19 +126,7 @@ func (w *worker) openSession(t *pipeline.Task) error {
 	}
 	w.closeSession()
 	w.task, w.resources = t.Name, r
-	r.Parts = func(task string) ([][]string, error) {
-		parts, err := w.partsOf(task)
-		if err != nil {
-			return nil, err
-		}
-		paths := make([][]string, len(parts))
-		for i, shard := range parts {
-			for _, p := range shard {
-				paths[i] = append(paths[i], p.Path)
-			}
-		}
-		return paths, nil
-	}
+	r.Parts = w.partsOf
 	var err error
 	w.session, err = w.Open(w.ctx, w.graph, t, r)
 	return err
@@ -150,7 +155,7 @@ func (w *worker) share(t *pipeline.Task) pipeline.Resources {
 	}
 	total := w.Memory
 	if total == 0 {
-		total = machineMemory() * 8 / 10
+		total = MachineMemory() * 8 / 10
 	}
 	budget := total / int64(active)
 	if t.Memory > 0 {

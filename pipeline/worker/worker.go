@@ -35,7 +35,7 @@ type Coordinator interface {
 
 // Session executes shards of one task.
 type Session interface {
-	Run(ctx context.Context, shard *pipeline.Shard, out string) (pipeline.Metrics, error)
+	Run(ctx context.Context, shard *pipeline.Shard, out string) ([]pipeline.Written, pipeline.Metrics, error)
 	Close() error
 }
 
@@ -48,7 +48,7 @@ type Config struct {
 	Open func(ctx context.Context, g *pipeline.Graph, t *pipeline.Task, r pipeline.Resources) (Session, error)
 	// Publish makes a sink's files visible, all at once; parts are absolute
 	// paths in row order, by shard; nonce is the attempt's. It is idempotent.
-	Publish func(ctx context.Context, g *pipeline.Graph, run, nonce string, p *pipeline.SinkPlan, parts [][]Part) (pipeline.Metrics, error)
+	Publish func(ctx context.Context, g *pipeline.Graph, run, nonce string, p *pipeline.SinkPlan, parts [][]pipeline.StoredPart) (pipeline.Metrics, error)
 	// Decode turns the stored plan into the graph; nil means JSON as it is.
 	Decode func([]byte) (*pipeline.Graph, error)
 
@@ -61,12 +61,6 @@ type Config struct {
 	Grace   time.Duration   // how long a shard may still run once the worker is asked to stop; 0: 3 s
 	Log     *slog.Logger    // nil: discards
 	Stopped <-chan struct{} // closed: finish or release what is under way, and leave
-}
-
-// Part is a part and where it lies.
-type Part struct {
-	pipeline.Part
-	Path string
 }
 
 // errStopped is why work was cancelled; it costs the shard no attempt.

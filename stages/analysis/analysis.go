@@ -97,7 +97,7 @@ func (a *Analyzer) Parse(ctx context.Context, query string) (*pipeline.Statement
 		}}
 	}
 	var st struct {
-		Node node `json:"node"`
+		Node Node `json:"node"`
 	}
 	d := json.NewDecoder(strings.NewReader(string(tree.Statements[0])))
 	d.UseNumber()

@@ -1,6 +1,7 @@
 package analysis
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -25,6 +26,9 @@ var classes = []string{
 // clocks are names that DuckDB takes for functions when no column has them.
 var clocks = []string{"current_date", "current_time", "current_timestamp", "localtime", "localtimestamp", "today"}
 
+// Clock reports whether DuckDB takes a name for the clock when no column has it.
+func Clock(name string) bool { return slices.Contains(clocks, strings.ToLower(name)) }
+
 // beyondTheRow lists functions that the catalog calls consistent but whose value
 // depends on more than their arguments: the clock, the vector, the dice.
 var beyondTheRow = []string{"age", "current_localtime", "current_localtimestamp", "vector_type"}
@@ -33,12 +37,12 @@ var beyondTheRow = []string{"age", "current_localtime", "current_localtimestamp"
 var listAggregates = []string{"list_aggr", "list_aggregate", "array_aggr", "array_aggregate", "aggregate"}
 
 // drawsLots reports whether a call of listAggregates may run a random aggregate.
-func drawsLots(n node) bool {
-	args := n.nodes("children")
+func drawsLots(n Node) bool {
+	args := n.List("children")
 	if len(args) < 2 {
 		return true
 	}
-	name, ok := args[1].node("value")["value"].(string)
+	name, ok := args[1].Child("value")["value"].(string)
 	return !ok || strings.Contains(strings.ToLower(name), "reservoir")
 }
 
@@ -57,13 +61,13 @@ func (w *walker) exprs(v any, sc *scope) (e exprProps) {
 		for _, item := range v {
 			e.merge(w.exprs(item, sc))
 		}
-	case node:
+	case Node:
 		return w.exprs(map[string]any(v), sc)
 	case map[string]any:
-		n := node(v)
-		switch class := n.str("class"); {
+		n := Node(v)
+		switch class := n.Str("class"); {
 		case class == "SUBQUERY":
-			q := w.query(n.node("subquery").node("node"), sc)
+			q := w.query(n.Child("subquery").Child("node"), sc)
 			e.tables.add(q, "a subquery reads all of it")
 			e.reason, e.unstable = q.unstable, q.unstable
 			if w.aggregates(n["subquery"]) {
@@ -73,7 +77,7 @@ func (w *walker) exprs(v any, sc *scope) (e exprProps) {
 			e.merge(w.exprs(n["child"], sc))
 			return e
 		case class == "WINDOW":
-			name := n.str("function_name")
+			name := n.Str("function_name")
 			e.reason = fmt.Sprintf("%s() OVER is a window over the whole input", name)
 			e.unstable = e.reason
 		case class == "FUNCTION":
@@ -81,7 +85,7 @@ func (w *walker) exprs(v any, sc *scope) (e exprProps) {
 		case class == "COLUMN_REF":
 			names, _ := n["column_names"].([]any)
 			if len(names) == 1 {
-				if s, _ := names[0].(string); slices.Contains(clocks, strings.ToLower(s)) {
+				if s, _ := names[0].(string); Clock(s) {
 					e.reason = s + " is one value for the whole statement"
 					e.unstable = s + " changes"
 				}
@@ -122,9 +126,9 @@ func (w *walker) aggregates(v any) bool {
 			}
 		}
 	case map[string]any:
-		n := node(v)
-		if n.str("class") == "FUNCTION" && len(n.nodes("children")) > 0 {
-			if f, err := w.a.lookup(w, n.str("function_name")); err != nil || f.aggregate {
+		n := Node(v)
+		if n.Str("class") == "FUNCTION" && len(n.List("children")) > 0 {
+			if f, err := w.a.lookup(w, n.Str("function_name")); err != nil || f.aggregate {
 				return true
 			}
 		}
@@ -181,8 +185,8 @@ func (a *Analyzer) lookup(w *walker, name string) (*function, error) {
 }
 
 // call examines a function by its name; its arguments are examined by the caller.
-func (w *walker) call(n node) (e exprProps) {
-	name := n.str("function_name")
+func (w *walker) call(n Node) (e exprProps) {
+	name := n.Str("function_name")
 	f, err := w.a.lookup(w, name)
 	switch {
 	case err != nil:
@@ -233,7 +237,7 @@ func (w *walker) macro(name, definition string) exprProps {
 	var tree struct {
 		Error      bool `json:"error"`
 		Statements []struct {
-			Node node `json:"node"`
+			Node Node `json:"node"`
 		} `json:"statements"`
 	}
 	if json.Unmarshal([]byte(text), &tree) != nil || tree.Error || len(tree.Statements) != 1 {
@@ -245,4 +249,77 @@ func (w *walker) macro(name, definition string) exprProps {
 		return bad
 	}
 	return e
+}
+
+// Call is what a call of a function means for an answer computed in pieces.
+type Call struct {
+	Aggregate bool
+	// Reason says why its value depends on more than its arguments; of an
+	// aggregate, on the order of its rows. Empty: it doesn't.
+	Reason string
+}
+
+// Call examines a FUNCTION or WINDOW node by its name, not its arguments.
+func (a *Analyzer) Call(ctx context.Context, n Node) Call {
+	w := &walker{a: a, ctx: ctx}
+	f, err := a.lookup(w, n.Str("function_name"))
+	if err == nil && f.aggregate {
+		return Call{Aggregate: true, Reason: ordersMatter(n)}
+	}
+	return Call{Reason: w.call(n).reason}
+}
+
+// orderedAggregates give another value for another order of their rows.
+var orderedAggregates = []string{
+	"first", "last", "arbitrary", "any_value", "list", "array_agg", "string_agg", "group_concat", "listagg", "mode", "histogram",
+	"arg_min", "arg_max", "argmin", "argmax", "min_by", "max_by", "arg_min_null", "arg_max_null", "reservoir_quantile",
+	"approx_quantile", "approx_top_k", "json_group_array", "json_group_object", "json_group_structure",
+}
+
+func ordersMatter(n Node) string {
+	name := strings.ToLower(n.Str("function_name"))
+	if slices.Contains(orderedAggregates, name) && len(n.Child("order_bys").List("orders")) == 0 {
+		return name + "() depends on the order of its rows"
+	}
+	return ""
+}
+
+// Unstable says why the rows of a query may differ between two evaluations over
+// the same tables. Empty: they can't.
+func (a *Analyzer) Unstable(ctx context.Context, query Node) string {
+	return (&walker{a: a, ctx: ctx}).query(query, nil).unstable
+}
+
+// Tree parses one statement, which Parse has accepted.
+func (a *Analyzer) Tree(ctx context.Context, query string) (Node, error) {
+	var text string
+	if err := a.db.QueryRowContext(ctx, "SELECT json_serialize_sql(?::VARCHAR)::VARCHAR", query).Scan(&text); err != nil {
+		return nil, err
+	}
+	var tree struct {
+		Message    string `json:"error_message"`
+		Statements []struct {
+			Node Node `json:"node"`
+		} `json:"statements"`
+	}
+	d := json.NewDecoder(strings.NewReader(text))
+	d.UseNumber()
+	if err := d.Decode(&tree); err != nil {
+		return nil, err
+	}
+	if len(tree.Statements) != 1 {
+		return nil, fmt.Errorf("not one statement: %s", tree.Message)
+	}
+	return tree.Statements[0].Node, nil
+}
+
+// SQL renders a query node.
+func (a *Analyzer) SQL(ctx context.Context, query Node) (string, error) {
+	data, err := json.Marshal(map[string]any{"error": false, "statements": []any{map[string]any{"node": query, "named_param_map": []any{}}}})
+	if err != nil {
+		return "", err
+	}
+	var text string
+	err = a.db.QueryRowContext(ctx, "SELECT json_deserialize_sql(?::VARCHAR::JSON)", string(data)).Scan(&text)
+	return text, err
 }

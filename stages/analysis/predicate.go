@@ -12,13 +12,13 @@ import (
 // of u's table with literals. The statement is row-wise in the table, so every
 // row of it that reaches the result satisfies them. Only the plainest form is
 // taken; the rest is DuckDB's to filter.
-func predicates(n node, u use) (out []pipeline.Predicate) {
-	if n.str("type") != "SELECT_NODE" || n["where_clause"] == nil || len(asNodes(n.node("cte_map")["map"])) > 0 {
+func predicates(n Node, u use) (out []pipeline.Predicate) {
+	if n.Str("type") != "SELECT_NODE" || n["where_clause"] == nil || len(asNodes(n.Child("cte_map")["map"])) > 0 {
 		return nil
 	}
 	names := map[string]bool{} // by which columns of the table may be qualified
 	alone := false
-	switch from := n.node("from_table"); from.str("type") {
+	switch from := n.Child("from_table"); from.Str("type") {
 	case "BASE_TABLE":
 		renamed, _ := from["column_name_alias"].([]any)
 		alone = len(renamed) == 0
@@ -27,11 +27,11 @@ func predicates(n node, u use) (out []pipeline.Predicate) {
 		aliases(from, u.name, names)
 	}
 	taken := map[string]bool{} // select aliases, which WHERE may mean as well
-	for _, e := range n.nodes("select_list") {
-		taken[strings.ToLower(e.str("alias"))] = true
+	for _, e := range n.List("select_list") {
+		taken[strings.ToLower(e.Str("alias"))] = true
 	}
-	column := func(e node) string {
-		if e.str("class") != "COLUMN_REF" {
+	column := func(e Node) string {
+		if e.Str("class") != "COLUMN_REF" {
 			return ""
 		}
 		raw, _ := e["column_names"].([]any)
@@ -48,7 +48,7 @@ func predicates(n node, u use) (out []pipeline.Predicate) {
 		}
 		return ""
 	}
-	conjuncts(n.node("where_clause"), func(e node) {
+	conjuncts(n.Child("where_clause"), func(e Node) {
 		out = append(out, predicate(e, column)...)
 	})
 	return out
@@ -56,26 +56,26 @@ func predicates(n node, u use) (out []pipeline.Predicate) {
 
 // aliases collects the names by which the base tables called table go in a
 // join tree.
-func aliases(n node, table string, names map[string]bool) {
-	switch n.str("type") {
+func aliases(n Node, table string, names map[string]bool) {
+	switch n.Str("type") {
 	case "BASE_TABLE":
 		renamed, _ := n["column_name_alias"].([]any)
-		if strings.EqualFold(n.str("table_name"), table) && len(renamed) == 0 {
-			name := n.str("alias")
+		if strings.EqualFold(n.Str("table_name"), table) && len(renamed) == 0 {
+			name := n.Str("alias")
 			if name == "" {
 				name = table
 			}
 			names[strings.ToLower(name)] = true
 		}
 	case "JOIN":
-		aliases(n.node("left"), table, names)
-		aliases(n.node("right"), table, names)
+		aliases(n.Child("left"), table, names)
+		aliases(n.Child("right"), table, names)
 	}
 }
 
-func conjuncts(e node, visit func(node)) {
-	if e.str("type") == "CONJUNCTION_AND" {
-		for _, c := range e.nodes("children") {
+func conjuncts(e Node, visit func(Node)) {
+	if e.Str("type") == "CONJUNCTION_AND" {
+		for _, c := range e.List("children") {
 			conjuncts(c, visit)
 		}
 		return
@@ -89,7 +89,7 @@ var operators = map[string][2]string{ // as written, and with the sides swapped
 }
 
 // predicate reads one conjunct.
-func predicate(e node, column func(node) string) []pipeline.Predicate {
+func predicate(e Node, column func(Node) string) []pipeline.Predicate {
 	one := func(col, op string, values ...string) []pipeline.Predicate {
 		for _, v := range values {
 			if v == "" {
@@ -101,27 +101,27 @@ func predicate(e node, column func(node) string) []pipeline.Predicate {
 		}
 		return []pipeline.Predicate{{Column: col, Op: op, Values: values}}
 	}
-	switch e.str("class") {
+	switch e.Str("class") {
 	case "COMPARISON":
-		op, ok := operators[e.str("type")]
+		op, ok := operators[e.Str("type")]
 		if !ok {
 			return nil
 		}
-		left, right := e.node("left"), e.node("right")
+		left, right := e.Child("left"), e.Child("right")
 		if col := column(left); col != "" {
 			return one(col, op[0], literalText(right))
 		}
 		return one(column(right), op[1], literalText(left))
 	case "BETWEEN":
-		col := column(e.node("input"))
-		return append(one(col, ">=", literalText(e.node("lower"))), one(col, "<=", literalText(e.node("upper")))...)
+		col := column(e.Child("input"))
+		return append(one(col, ">=", literalText(e.Child("lower"))), one(col, "<=", literalText(e.Child("upper")))...)
 	case "OPERATOR":
-		args := e.nodes("children")
+		args := e.List("children")
 		if len(args) == 0 {
 			return nil
 		}
 		col := column(args[0])
-		switch e.str("type") {
+		switch e.Str("type") {
 		case "COMPARE_IN":
 			var values []string
 			for _, a := range args[1:] {
@@ -140,14 +140,14 @@ func predicate(e node, column func(node) string) []pipeline.Predicate {
 var plainNumber = regexp.MustCompile(`^-?[0-9]+$`)
 
 // literalText renders an integer, a string, or a DATE or TIMESTAMP of a string.
-func literalText(e node) string {
-	switch e.str("class") {
+func literalText(e Node) string {
+	switch e.Str("class") {
 	case "CONSTANT":
-		v := e.node("value")
-		if v.flag("is_null") {
+		v := e.Child("value")
+		if v.Flag("is_null") {
 			return ""
 		}
-		switch v.node("type").str("id") {
+		switch v.Child("type").Str("id") {
 		case "INTEGER", "BIGINT":
 			if num, ok := v["value"].(json.Number); ok && plainNumber.MatchString(num.String()) {
 				return num.String()
@@ -158,12 +158,12 @@ func literalText(e node) string {
 			}
 		}
 	case "CAST":
-		to := e.node("cast_type")
-		id := to.str("id")
-		if e.flag("try_cast") || to["type_info"] != nil || id != "DATE" && id != "TIMESTAMP" {
+		to := e.Child("cast_type")
+		id := to.Str("id")
+		if e.Flag("try_cast") || to["type_info"] != nil || id != "DATE" && id != "TIMESTAMP" {
 			return ""
 		}
-		if inner := literalText(e.node("child")); strings.HasPrefix(inner, "'") {
+		if inner := literalText(e.Child("child")); strings.HasPrefix(inner, "'") {
 			return "CAST(" + inner + " AS " + id + ")"
 		}
 	}

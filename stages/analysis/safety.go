@@ -33,10 +33,10 @@ func (a *Analyzer) safety(ctx context.Context, v any) (errs []pipeline.SQLError)
 		for _, item := range v {
 			errs = append(errs, a.safety(ctx, item)...)
 		}
-	case node:
+	case Node:
 		return a.safety(ctx, map[string]any(v))
 	case map[string]any:
-		if e := refuse(node(v)); e != nil {
+		if e := refuse(Node(v)); e != nil {
 			errs = append(errs, *e)
 		}
 		keys := make([]string, 0, len(v))
@@ -54,23 +54,23 @@ func (a *Analyzer) safety(ctx context.Context, v any) (errs []pipeline.SQLError)
 const declare = "declare what it shall read under sources:"
 
 // refuse says what is wrong with one object of the tree, if anything.
-func refuse(n node) *pipeline.SQLError {
-	at := n.offset()
-	switch n.str("type") {
+func refuse(n Node) *pipeline.SQLError {
+	at := n.Offset()
+	switch n.Str("type") {
 	case "BASE_TABLE":
 		return refuseTable(n)
 	case "TABLE_FUNCTION":
-		f := n.node("function")
-		name := strings.ToLower(f.str("function_name"))
+		f := n.Child("function")
+		name := strings.ToLower(f.Str("function_name"))
 		if !slices.Contains(tableFunctions, name) {
-			return &pipeline.SQLError{Offset: max(at, f.offset()), Message: fmt.Sprintf("%s() is not allowed: a job's SQL reads only what the job declares", name), Hint: declare}
+			return &pipeline.SQLError{Offset: max(at, f.Offset()), Message: fmt.Sprintf("%s() is not allowed: a job's SQL reads only what the job declares", name), Hint: declare}
 		}
 	case "SHOW_REF":
 		return &pipeline.SQLError{Offset: at, Message: "SHOW, DESCRIBE and SUMMARIZE are not queries over rows", Hint: "write a SELECT; kq plan shows the columns of every stage"}
 	}
-	switch n.str("class") {
+	switch n.Str("class") {
 	case "FUNCTION", "WINDOW":
-		name := strings.ToLower(n.str("function_name"))
+		name := strings.ToLower(n.Str("function_name"))
 		if forbiddenName(name) {
 			return &pipeline.SQLError{
 				Offset: at, Message: name + "() is not allowed: a job's SQL sees nothing but its inputs",
@@ -95,19 +95,19 @@ func forbiddenName(name string) bool {
 	return false
 }
 
-func refuseTable(n node) *pipeline.SQLError {
-	name, schema, catalog := n.str("table_name"), n.str("schema_name"), n.str("catalog_name")
+func refuseTable(n Node) *pipeline.SQLError {
+	name, schema, catalog := n.Str("table_name"), n.Str("schema_name"), n.Str("catalog_name")
 	lower := strings.ToLower(name)
 	switch {
 	case schema != "" || catalog != "":
 		return &pipeline.SQLError{
-			Offset: n.offset(), Message: fmt.Sprintf("table %s is named with a schema", strings.TrimPrefix(catalog+"."+schema+"."+name, ".")),
+			Offset: n.Offset(), Message: fmt.Sprintf("table %s is named with a schema", strings.TrimPrefix(catalog+"."+schema+"."+name, ".")),
 			Hint: "sources and stages have plain names",
 		}
 	case strings.ContainsAny(name, `./*\:?[`) || strings.HasPrefix(lower, "~"):
-		return &pipeline.SQLError{Offset: n.offset(), Message: fmt.Sprintf("%q reads a file directly: a job's SQL reads only what the job declares", name), Hint: declare}
+		return &pipeline.SQLError{Offset: n.Offset(), Message: fmt.Sprintf("%q reads a file directly: a job's SQL reads only what the job declares", name), Hint: declare}
 	case strings.HasPrefix(lower, "duckdb_") || strings.HasPrefix(lower, "pragma_") || strings.HasPrefix(lower, "sqlite_") || strings.HasPrefix(lower, "pg_"):
-		return &pipeline.SQLError{Offset: n.offset(), Message: fmt.Sprintf("%q is DuckDB's own: a job's SQL reads only what the job declares", name), Hint: declare}
+		return &pipeline.SQLError{Offset: n.Offset(), Message: fmt.Sprintf("%q is DuckDB's own: a job's SQL reads only what the job declares", name), Hint: declare}
 	}
 	return nil
 }

@@ -2,48 +2,10 @@ package analysis
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
 )
-
-// node is one object of the syntax tree.
-type node map[string]any
-
-func (n node) str(key string) string   { s, _ := n[key].(string); return s }
-func (n node) flag(key string) bool    { b, _ := n[key].(bool); return b }
-func (n node) has(key string) bool     { return n[key] != nil }
-func (n node) node(key string) node    { return asNode(n[key]) }
-func (n node) nodes(key string) []node { return asNodes(n[key]) }
-
-func asNode(v any) node {
-	m, _ := v.(map[string]any)
-	return m
-}
-
-func asNodes(v any) (all []node) {
-	items, _ := v.([]any)
-	for _, i := range items {
-		if m, ok := i.(map[string]any); ok {
-			all = append(all, m)
-		}
-	}
-	return all
-}
-
-// offset is where the node stands in the SQL, or -1.
-func (n node) offset() int {
-	num, ok := n["query_location"].(json.Number)
-	if !ok {
-		return -1
-	}
-	v, err := num.Int64()
-	if err != nil { // "nowhere" is the largest unsigned number
-		return -1
-	}
-	return int(v)
-}
 
 // use is what is known about one table within a part of the tree.
 type use struct {
@@ -95,7 +57,7 @@ func first(reasons ...string) string {
 // scope is the CTEs that a part of the tree can name.
 type scope struct {
 	name  string // folded
-	query node   // nil while it is being defined (recursion)
+	query Node   // nil while it is being defined (recursion)
 	outer *scope // for the CTE's own definition, and for further names
 	memo  *props // of the query, once examined
 }
@@ -118,39 +80,39 @@ type walker struct {
 func unknown(what string) string { return fmt.Sprintf("kq doesn't know %q, so it runs whole", what) }
 
 // query examines a query node.
-func (w *walker) query(n node, sc *scope) (p props) {
+func (w *walker) query(n Node, sc *scope) (p props) {
 	w.depth++
 	defer func() { w.depth-- }()
 	if w.depth > 500 {
 		return props{unstable: "it is nested too deeply"}
 	}
 	var named []string
-	for _, entry := range asNodes(n.node("cte_map")["map"]) {
-		name := strings.ToLower(entry.str("key"))
-		sc = &scope{name: name, query: entry.node("value").node("query").node("node"), outer: sc}
+	for _, entry := range asNodes(n.Child("cte_map")["map"]) {
+		name := strings.ToLower(entry.Str("key"))
+		sc = &scope{name: name, query: entry.Child("value").Child("query").Child("node"), outer: sc}
 		named = append(named, name)
 	}
-	switch n.str("type") {
+	switch n.Str("type") {
 	case "SELECT_NODE":
 		p = w.selectNode(n, sc)
 	case "SET_OPERATION_NODE":
-		why := n.str("setop_type") + " combines rows of all its inputs"
+		why := n.Str("setop_type") + " combines rows of all its inputs"
 		for _, key := range []string{"left", "right"} {
-			if child := n.node(key); child != nil {
+			if child := n.Child(key); child != nil {
 				p.add(w.query(child, sc), why)
 			}
 		}
-		for _, child := range n.nodes("children") {
+		for _, child := range n.List("children") {
 			p.add(w.query(child, sc), why)
 		}
 	case "RECURSIVE_CTE_NODE":
-		inner := &scope{name: strings.ToLower(n.str("cte_name")), outer: sc}
+		inner := &scope{name: strings.ToLower(n.Str("cte_name")), outer: sc}
 		why := "a recursive query needs all rows in each step"
-		p.add(w.query(n.node("left"), inner), why)
-		p.add(w.query(n.node("right"), inner), why)
+		p.add(w.query(n.Child("left"), inner), why)
+		p.add(w.query(n.Child("right"), inner), why)
 		p.unstable = first(p.unstable, why)
 	default:
-		p = w.strange(n, sc, unknown(n.str("type")))
+		p = w.strange(n, sc, unknown(n.Str("type")))
 	}
 	w.modifiers(n, sc, &p)
 	w.unused(n, sc, named, &p)
@@ -159,7 +121,7 @@ func (w *walker) query(n node, sc *scope) (p props) {
 
 // unused notes the tables of CTEs that the query never names: they are read by
 // nobody, and so the result is not divided by dividing them.
-func (w *walker) unused(n node, sc *scope, named []string, p *props) {
+func (w *walker) unused(n Node, sc *scope, named []string, p *props) {
 	for ; sc != nil && len(named) > 0; sc = sc.outer {
 		if !slices.Contains(named, sc.name) {
 			break
@@ -177,10 +139,10 @@ func (w *walker) unused(n node, sc *scope, named []string, p *props) {
 }
 
 // modifiers examines ORDER BY, LIMIT and DISTINCT.
-func (w *walker) modifiers(n node, sc *scope, p *props) {
-	for _, m := range n.nodes("modifiers") {
+func (w *walker) modifiers(n Node, sc *scope, p *props) {
+	for _, m := range n.List("modifiers") {
 		var why string
-		switch m.str("type") {
+		switch m.Str("type") {
 		case "ORDER_MODIFIER":
 			why = "ORDER BY orders all rows"
 		case "LIMIT_MODIFIER", "LIMIT_PERCENT_MODIFIER":
@@ -188,11 +150,11 @@ func (w *walker) modifiers(n node, sc *scope, p *props) {
 			p.unstable = first(p.unstable, "LIMIT may pick other rows each time")
 		case "DISTINCT_MODIFIER":
 			why = "DISTINCT compares all rows"
-			if len(m.nodes("distinct_on_targets")) > 0 {
+			if len(m.List("distinct_on_targets")) > 0 {
 				p.unstable = first(p.unstable, "DISTINCT ON may pick other rows each time")
 			}
 		default:
-			why = unknown(m.str("type"))
+			why = unknown(m.Str("type"))
 			p.unstable = first(p.unstable, why)
 		}
 		e := w.exprs(m, sc)
@@ -203,22 +165,22 @@ func (w *walker) modifiers(n node, sc *scope, p *props) {
 }
 
 // selectNode examines SELECT … FROM … WHERE ….
-func (w *walker) selectNode(n node, sc *scope) (p props) {
-	from := n.node("from_table")
+func (w *walker) selectNode(n Node, sc *scope) (p props) {
+	from := n.Child("from_table")
 	p = w.relation(from, sc)
 	var why string
-	switch handling := n.str("aggregate_handling"); {
-	case len(n.nodes("group_expressions")) > 0 || handling == "FORCE_AGGREGATES" || n.has("group_sets") && len(n["group_sets"].([]any)) > 0:
+	switch handling := n.Str("aggregate_handling"); {
+	case len(n.List("group_expressions")) > 0 || handling == "FORCE_AGGREGATES" || n.Has("group_sets") && len(n["group_sets"].([]any)) > 0:
 		why = "GROUP BY brings together rows of the whole input"
 	case handling != "STANDARD_HANDLING" && handling != "" && handling != "NO_AGGREGATES_ALLOWED":
 		why = unknown(handling)
-	case n.has("having"):
+	case n.Has("having"):
 		why = "HAVING filters groups of the whole input"
-	case n.has("qualify"):
+	case n.Has("qualify"):
 		why = "QUALIFY filters by a window over the whole input"
 		p.unstable = first(p.unstable, why)
 	}
-	if n.has("sample") {
+	if n.Has("sample") {
 		why = first(why, "a sample is drawn from all rows")
 		p.unstable = first(p.unstable, why)
 	}
@@ -236,17 +198,17 @@ func (w *walker) selectNode(n node, sc *scope) (p props) {
 }
 
 // relation examines what stands after FROM.
-func (w *walker) relation(n node, sc *scope) (p props) {
+func (w *walker) relation(n Node, sc *scope) (p props) {
 	w.depth++
 	defer func() { w.depth-- }()
 	if w.depth > 500 {
 		return props{unstable: "it is nested too deeply"}
 	}
-	switch n.str("type") {
+	switch n.Str("type") {
 	case "BASE_TABLE":
 		p = w.table(n, sc)
 	case "SUBQUERY":
-		p = w.query(n.node("subquery").node("node"), sc)
+		p = w.query(n.Child("subquery").Child("node"), sc)
 	case "JOIN":
 		p = w.join(n, sc)
 	case "EMPTY":
@@ -254,19 +216,19 @@ func (w *walker) relation(n node, sc *scope) (p props) {
 		e := w.exprs(first2(n["function"], n["values"]), sc)
 		p.add(e.tables, "a subquery reads all of it")
 		p.unstable = first(e.unstable, e.reason)
-		if n.str("with_ordinality") == "WITH_ORDINALITY" {
+		if n.Str("with_ordinality") == "WITH_ORDINALITY" {
 			p.unstable = first(p.unstable, "WITH ORDINALITY numbers all rows")
 		}
 	case "PIVOT":
-		p = w.relation(n.node("source"), sc)
+		p = w.relation(n.Child("source"), sc)
 		e := w.exprs([]any{n["aggregates"], n["pivots"], n["groups"]}, sc)
 		p.add(e.tables, "a subquery reads all of it")
 		p.gatherAll("PIVOT and UNPIVOT work on the whole input")
 		p.unstable = first(p.unstable, "PIVOT and UNPIVOT are not proven to be repeatable")
 	default:
-		p = w.strange(n, sc, unknown(n.str("type")))
+		p = w.strange(n, sc, unknown(n.Str("type")))
 	}
-	if n.has("sample") {
+	if n.Has("sample") {
 		p.gatherAll("a sample is drawn from all rows")
 		p.unstable = first(p.unstable, "a sample is random")
 	}
@@ -281,9 +243,9 @@ func first2(a, b any) any {
 }
 
 // table examines a name: a CTE, or a table of the job.
-func (w *walker) table(n node, sc *scope) props {
-	name := n.str("table_name")
-	if cte, ok := sc.find(name); ok && n.str("schema_name") == "" {
+func (w *walker) table(n Node, sc *scope) props {
+	name := n.Str("table_name")
+	if cte, ok := sc.find(name); ok && n.Str("schema_name") == "" {
 		if cte.query == nil {
 			return props{} // the recursive reference itself
 		}
@@ -293,20 +255,20 @@ func (w *walker) table(n node, sc *scope) props {
 		}
 		return props{uses: slices.Clone(cte.memo.uses), unstable: cte.memo.unstable}
 	}
-	u := use{name: name, offset: n.offset(), count: 1}
-	if n.has("at_clause") {
+	u := use{name: name, offset: n.Offset(), count: 1}
+	if n.Has("at_clause") {
 		u.gather = unknown("AT")
 	}
 	return props{uses: []use{u}}
 }
 
 // join examines a join: which side may be divided while the other is whole.
-func (w *walker) join(n node, sc *scope) (p props) {
-	left, right := w.relation(n.node("left"), sc), w.relation(n.node("right"), sc)
+func (w *walker) join(n Node, sc *scope) (p props) {
+	left, right := w.relation(n.Child("left"), sc), w.relation(n.Child("right"), sc)
 	on := w.exprs(n["condition"], sc)
 	// Each side is whole for the other one's shards.
 	l, r := right.unstable, left.unstable
-	switch kind := n.str("join_type"); n.str("ref_type") {
+	switch kind := n.Str("join_type"); n.Str("ref_type") {
 	case "REGULAR", "NATURAL", "CROSS":
 		switch kind {
 		case "INNER":
@@ -324,7 +286,7 @@ func (w *walker) join(n node, sc *scope) (p props) {
 			r = l
 		}
 	default:
-		l = n.str("ref_type") + " JOIN depends on rows of the whole input"
+		l = n.Str("ref_type") + " JOIN depends on rows of the whole input"
 		r = l
 		p.unstable = l
 	}
@@ -347,18 +309,18 @@ func (w *walker) strange(v any, sc *scope, why string) (p props) {
 				visit(item, sc)
 			}
 		case map[string]any:
-			n := node(v)
-			for _, entry := range asNodes(n.node("cte_map")["map"]) {
-				sc = &scope{name: strings.ToLower(entry.str("key")), outer: sc}
+			n := Node(v)
+			for _, entry := range asNodes(n.Child("cte_map")["map"]) {
+				sc = &scope{name: strings.ToLower(entry.Str("key")), outer: sc}
 			}
-			if n.str("type") == "BASE_TABLE" {
+			if n.Str("type") == "BASE_TABLE" {
 				p.add(w.table(n, sc), why)
 				return
 			}
 			for _, child := range v {
 				visit(child, sc)
 			}
-		case node:
+		case Node:
 			visit(map[string]any(v), sc)
 		}
 	}
@@ -368,9 +330,9 @@ func (w *walker) strange(v any, sc *scope, why string) (p props) {
 }
 
 // ordered reports whether the statement's last step is ORDER BY.
-func ordered(n node) bool {
-	for _, m := range n.nodes("modifiers") {
-		if m.str("type") == "ORDER_MODIFIER" {
+func ordered(n Node) bool {
+	for _, m := range n.List("modifiers") {
+		if m.Str("type") == "ORDER_MODIFIER" {
 			return true
 		}
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/kinequet/kq/pipeline"
 	"github.com/kinequet/kq/stages/analysis"
+	"github.com/kinequet/kq/stages/fragment"
 )
 
 var _ pipeline.Engine = (*Engine)(nil)
@@ -59,6 +60,11 @@ func open(dsn string) (*sql.DB, error) {
 
 // Version implements pipeline.Engine.
 func (e *Engine) Version() string { return e.version }
+
+// Split implements pipeline.Engine.
+func (e *Engine) Split(ctx context.Context, r *pipeline.SplitRequest) ([]pipeline.Fragment, error) {
+	return fragment.Split(ctx, e.Analyzer, r)
+}
 
 // Close frees both databases.
 func (e *Engine) Close() error {

@@ -49,7 +49,7 @@ func (b *bench) run(function, args, sql string, files ...string) (rows int64, er
 	}
 	defer s.Close()
 	for i := range g.Tasks[0].Shards {
-		m, err := s.Run(ctx, &g.Tasks[0].Shards[i], filepath.Join(b.dir, "out.parquet"))
+		_, m, err := s.Run(ctx, &g.Tasks[0].Shards[i], filepath.Join(b.dir, "out.parquet"))
 		if err != nil {
 			return 0, err
 		}
@@ -190,7 +190,7 @@ func TestChangedSource(t *testing.T) {
 			return err
 		}
 		defer s.Close()
-		_, err = s.Run(ctx, &g.Tasks[0].Shards[0], filepath.Join(b.dir, "out.parquet"))
+		_, _, err = s.Run(ctx, &g.Tasks[0].Shards[0], filepath.Join(b.dir, "out.parquet"))
 		return err
 	}
 	if err := run(); err != nil {
@@ -219,7 +219,7 @@ func TestWall(t *testing.T) {
 		out := filepath.Join(b.dir, "o")
 		s, err := Open(ctx, g, task, pipeline.Resources{Threads: 1, Memory: 256 << 20, Spill: filepath.Join(b.dir, "spill"), OutDir: out})
 		if err == nil {
-			_, err = s.Run(ctx, &pipeline.Shard{}, filepath.Join(out, "x.parquet"))
+			_, _, err = s.Run(ctx, &pipeline.Shard{}, filepath.Join(out, "x.parquet"))
 			s.Close()
 		}
 		b.wants(q, err)

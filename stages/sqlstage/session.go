@@ -16,21 +16,22 @@ import (
 	"github.com/duckdb/duckdb-go/v2"
 
 	"github.com/kinequet/kq/pipeline"
+	"github.com/kinequet/kq/stages/route"
 )
 
 // Session executes shards of one task, one at a time. It is not safe for
 // concurrent use.
 type Session struct {
-	g    *pipeline.Graph
-	t    *pipeline.Task
-	o    pipeline.Resources
-	db   *sql.DB
-	conn *sql.Conn
-	// parts of the forward input, when that is a task: they change by shard.
-	parts    [][]string
-	input    *pipeline.TaskInput // the forward input; nil when the task runs as one
-	dirty    bool                // the stages' views stand
-	verified bool                // whole inputs were compared with the plan
+	g        *pipeline.Graph
+	t        *pipeline.Task
+	o        pipeline.Resources
+	db       *sql.DB
+	conn     *sql.Conn
+	parts    map[string][][]pipeline.StoredPart // of the tasks that the inputs are, by shard
+	input    *pipeline.TaskInput                // the forward input; nil when there is none
+	dirty    bool                               // the stages' views stand
+	verified bool                               // whole inputs were compared with the plan
+	raw      bool                               // combining rows early did not pay: they are passed on as they are
 }
 
 // Open starts a database for t, makes its inputs and stages known, and locks it.
@@ -39,7 +40,7 @@ func Open(ctx context.Context, g *pipeline.Graph, t *pipeline.Task, o pipeline.R
 	if err != nil {
 		return nil, err
 	}
-	s := &Session{g: g, t: t, o: o, db: db}
+	s := &Session{g: g, t: t, o: o, db: db, parts: map[string][][]pipeline.StoredPart{}}
 	if s.conn, err = db.Conn(ctx); err == nil {
 		err = s.setup(ctx)
 	}
@@ -84,12 +85,10 @@ func (s *Session) setup(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if in == s.input {
-			s.parts = parts
-		}
+		s.parts[in.Task] = parts
 		for _, shard := range parts {
 			for _, p := range shard {
-				files[p] = true
+				files[p.Path] = true
 			}
 		}
 	}
@@ -103,32 +102,32 @@ SET threads = %d; SET enable_external_file_cache = false; SET memory_limit = '%d
 	if s.o.SpillLimit > 0 {
 		settings += fmt.Sprintf(" SET max_temp_directory_size = '%dB';", s.o.SpillLimit)
 	}
+	if s.routes() {
+		if err := route.Register(ctx, s.conn); err != nil {
+			return err
+		}
+	}
 	settings += profile + "SET enable_external_access = false; SET lock_configuration = true;"
 	if _, err := s.conn.ExecContext(ctx, settings); err != nil {
 		return fmt.Errorf("set DuckDB up: %w", readError(err))
 	}
 	for i := range s.t.Inputs {
 		in := &s.t.Inputs[i]
-		if in == s.input {
+		if in.Divided() {
 			continue
 		}
-		if err := s.view(ctx, in, nil); err != nil {
+		if err := s.view(ctx, in, nil, whole); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// view makes an input known under its name: a slice of it, or all of it.
-func (s *Session) view(ctx context.Context, in *pipeline.TaskInput, shard *pipeline.Shard) error {
-	var query string
-	if in.Source != "" {
-		query = sourceQuery(s.g.Input(in.Source), shard)
-	} else {
-		var err error
-		if query, err = s.partQuery(in, shard); err != nil {
-			return err
-		}
+// view makes an input known under its name: the shard's piece of it, or all.
+func (s *Session) view(ctx context.Context, in *pipeline.TaskInput, shard *pipeline.Shard, p piece) error {
+	query, err := s.query(in, shard, p)
+	if err != nil {
+		return err
 	}
 	as := "CREATE OR REPLACE VIEW "
 	if in.Kind == pipeline.Broadcast { // small, and every shard needs it: read once
@@ -140,16 +139,36 @@ func (s *Session) view(ctx context.Context, in *pipeline.TaskInput, shard *pipel
 	return nil
 }
 
+// query reads an input as a shard sees it.
+func (s *Session) query(in *pipeline.TaskInput, shard *pipeline.Shard, p piece) (query string, err error) {
+	src := s.g.Input(in.Source)
+	switch {
+	case in.Kind == pipeline.Hash:
+		query, err = s.bucketQuery(in, shard)
+	case in.Kind == pipeline.Range:
+		query = rangeQuery(src, in, shard)
+	case src != nil:
+		query = sourceQuery(src, shard)
+	default:
+		query, err = s.partQuery(in, shard)
+	}
+	if p.of > 1 && len(in.Hash) > 0 && in.Divided() {
+		query = fmt.Sprintf("SELECT * FROM (%s) WHERE %s(hash(%s, %d), %d) = %d", query, route.Function, strings.Join(in.Hash, ", "), pieceSeed, p.of, p.number)
+	}
+	if in.Kind == pipeline.Broadcast && (in.Where != "" || src != nil && len(in.Columns) < len(src.Columns)) {
+		query = "SELECT " + casts(in.Columns, in.Columns) + " FROM (" + query + ")"
+		if in.Where != "" {
+			query += " WHERE " + in.Where
+		}
+	}
+	return query, err
+}
+
 // partQuery reads the parts of a task: those of the shard of the same ordinal,
 // or all of them in shard order.
 func (s *Session) partQuery(in *pipeline.TaskInput, shard *pipeline.Shard) (string, error) {
-	all := s.parts
-	if shard == nil {
-		var err error
-		if all, err = s.o.Parts(in.Task); err != nil {
-			return "", err
-		}
-	} else {
+	all := s.parts[in.Task]
+	if shard != nil {
 		if shard.Ordinal >= len(all) {
 			return "", fmt.Errorf("task %s has no shard %d", in.Task, shard.Ordinal)
 		}
@@ -157,17 +176,32 @@ func (s *Session) partQuery(in *pipeline.TaskInput, shard *pipeline.Shard) (stri
 	}
 	var files []string
 	for _, parts := range all {
-		files = append(files, parts...)
+		for _, p := range parts {
+			files = append(files, p.Path)
+		}
 	}
 	if len(files) == 0 {
 		return "", fmt.Errorf("task %s has no parts", in.Task)
 	}
+	return "SELECT " + s.stored(in) + " FROM " + readParts(files), nil
+}
+
+func readParts(files []string) string {
+	return "read_parquet(" + list(files) + ", hive_partitioning = false)"
+}
+
+// stored selects an input's columns from the parts that hold them, cast back to
+// their types.
+func (s *Session) stored(in *pipeline.TaskInput) string {
 	from := s.g.Task(in.Task).Output
-	selected := casts(from.Stored, in.Columns)
 	if from.Dynamic {
-		selected = "*"
+		return "*"
 	}
-	return "SELECT " + selected + " FROM read_parquet(" + list(files) + ", hive_partitioning = false)", nil
+	stored := make([]pipeline.Column, 0, len(in.Columns))
+	for _, c := range in.Columns {
+		stored = append(stored, pipeline.Column{Name: c.Name, Type: columnType(from.Stored, c.Name)})
+	}
+	return casts(stored, in.Columns)
 }
 
 // fileColumn is the column by which a shard's filter picks files.
@@ -218,51 +252,52 @@ func sourceQuery(in *pipeline.Input, shard *pipeline.Shard) string {
 	return query
 }
 
-// Run executes one shard and writes its result to out, a new file in OutDir.
-// The error names the shard's input.
-func (s *Session) Run(ctx context.Context, shard *pipeline.Shard, out string) (pipeline.Metrics, error) {
+// Run executes one shard and writes its result to out, a new file in OutDir. If
+// memory doesn't suffice for the whole shard, it is computed in pieces, which
+// are further files beside out. The error names the shard's input.
+func (s *Session) Run(ctx context.Context, shard *pipeline.Shard, out string) ([]pipeline.Written, pipeline.Metrics, error) {
 	start := time.Now()
 	var m pipeline.Metrics
 	if err := s.verify(shard, true); err != nil {
-		return m, err
+		return nil, m, err
 	}
-	if s.input != nil {
-		if err := s.view(ctx, s.input, shard); err != nil {
-			return m, s.explain(shard, err)
-		}
-	}
-	query, err := s.statement(ctx)
-	if err != nil {
-		return m, s.explain(shard, err)
-	}
-	options := s.t.CopyOptions() + s.rowGroups()
 	before := readBytes()
-	m.RowsOut, err = s.copy(ctx, "COPY ("+query+"\n) TO "+literal(out)+" ("+options+", USE_TMP_FILE false)", out)
+	written, err := s.pieces(ctx, shard, out, &m)
 	if err != nil {
 		if ctx.Err() != nil {
-			return m, ctx.Err()
+			return written, m, ctx.Err()
 		}
-		return m, classify(err, s.explain(shard, readError(err)))
+		return written, m, err
 	}
 	if err := s.verify(shard, false); err != nil {
-		return m, err
+		return written, m, err
 	}
 	m.Elapsed = time.Since(start)
 	m.BytesRead = readBytes() - before
-	m.Spilled = s.spilled()
-	m.RowsIn = max(0, shard.Rows)
-	return m, nil
+	return written, m, nil
 }
 
-// rowGroups makes the row groups of parts smaller where memory is tight: each
-// thread of the writer holds a whole one, decoded and encoded.
-func (s *Session) rowGroups() string {
+// rowGroups makes the row groups of parts smaller where memory is tight, as each
+// thread of the writer holds a whole one, decoded and encoded; and where rows
+// are routed. expected is the number of rows, -1 when unknown.
+func (s *Session) rowGroups(expected int64) string {
 	const rows, enough, vector = 122_880, 512 << 20, 2048 // DuckDB's default, and what it needs
 	share := s.o.Memory / int64(s.o.Threads)
-	if s.t.Kind != pipeline.Compute || share >= enough {
+	if s.t.Kind != pipeline.Compute {
 		return ""
 	}
-	return fmt.Sprintf(", ROW_GROUP_SIZE %d", max(vector, rows*share/enough/vector*vector))
+	size := int64(rows)
+	if share < enough {
+		size = max(vector, rows*share/enough/vector*vector)
+	}
+	if r := s.t.Output.Route; r != nil && r.Buckets > 1 && expected >= 0 {
+		// A reader takes whole row groups: about one for each bucket.
+		size = min(size, 30*vector, max(8*vector, expected/int64(r.Buckets)/vector*vector))
+	}
+	if size == rows {
+		return ""
+	}
+	return fmt.Sprintf(", ROW_GROUP_SIZE %d", size)
 }
 
 // copy runs a COPY and returns how many rows it wrote. One without a syntax tree
@@ -307,7 +342,11 @@ func (s *Session) statement(ctx context.Context) (string, error) {
 		}
 	}
 	s.dirty = true
-	return "SELECT " + casts(s.t.Output.Columns, s.t.Output.Stored) + " FROM " + ident(s.t.Views[last].Name), nil
+	from := ident(s.t.Views[last].Name)
+	if s.raw {
+		from = "(" + s.t.Raw + ")"
+	}
+	return "SELECT " + casts(s.t.Output.Columns, s.t.Output.Stored) + " FROM " + from, nil
 }
 
 // spilled is the most bytes of temporary files during the last statement.
@@ -341,6 +380,14 @@ func (s *Session) verify(shard *pipeline.Shard, footers bool) error {
 		in := &s.t.Inputs[i]
 		src := s.g.Input(in.Source)
 		if src == nil {
+			continue
+		}
+		if in.Kind == pipeline.Range {
+			for _, f := range shard.Range.Files[in.Name] {
+				if err := verifyFile(src.Files[f], footers); err != nil {
+					return err
+				}
+			}
 			continue
 		}
 		if in != s.input {
@@ -399,6 +446,9 @@ func (s *Session) explain(shard *pipeline.Shard, err error) error {
 	where := ""
 	if s.input != nil && s.input.Source != "" && len(shard.Slices) > 0 {
 		where = Describe(s.g.Input(s.input.Source), shard) + ": "
+	}
+	if text := DescribeKeys(shard); text != "" {
+		where = text + ": "
 	}
 	hint := ""
 	switch text := err.Error(); {

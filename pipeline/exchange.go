@@ -1,0 +1,215 @@
+package pipeline
+
+import (
+	"context"
+	"fmt"
+	"slices"
+)
+
+// Bounds of the number of buckets of an exchange.
+const maxBuckets = 256
+
+// exchange tries to run a group of stages that isn't row-wise, n the last of
+// them, as fragments on all workers. It reports whether it did; otherwise one
+// worker computes the whole.
+func (c *compiler) exchange(ctx context.Context, g *Graph, n *stageNode, members []*stageNode, inputs []*relation) (bool, error) {
+	mode := c.job.Exchange
+	if n.Exchange != "" {
+		mode = n.Exchange
+	}
+	if mode == ExchangeNever || len(inputs) == 0 {
+		return false, nil
+	}
+	r := &SplitRequest{Name: n.Name, SQL: n.SQL, Small: c.o.Small, Always: mode == ExchangeAlways}
+	var work int64
+	for _, in := range inputs {
+		s := SplitInput{Name: in.name, Columns: in.columns(), Total: -1}
+		if in.input != nil {
+			s.Total = in.input.Bytes
+			if len(in.look.Groups) > 0 {
+				s.Bytes = make([]int64, len(s.Columns))
+				for _, rg := range in.look.Groups {
+					for i, b := range rg.Bytes {
+						s.Bytes[i] += b
+					}
+				}
+			}
+		} else if in.stage.bytes >= 0 {
+			s.Total = in.stage.bytes
+		}
+		work += max(0, s.Total)
+		r.Inputs = append(r.Inputs, s)
+	}
+	for _, m := range members[:len(members)-1] {
+		r.Views = append(r.Views, View{Name: m.Name, SQL: m.SQL})
+	}
+	// While the work fits into one worker's memory nothing is written in between.
+	r.NoHash = !r.Always && (c.o.Budget == 0 || work <= c.o.Budget)
+	cuts := &rangeCuts{compiler: c, min: 2}
+	r.Clustered = cuts.clustered
+	fragments, err := c.e.Split(ctx, r)
+	if ctx.Err() != nil {
+		return false, ctx.Err()
+	}
+	if err != nil || !worthwhile(fragments, r.NoHash) {
+		if why := lastReason(fragments, err); why != "" && n.reason == "" {
+			n.reason = why
+		}
+		return false, nil
+	}
+	return true, c.fragmentTasks(ctx, g, n, members, fragments, cuts)
+}
+
+// worthwhile reports whether fragments are better than one worker computing the
+// whole: always when asked for, and otherwise when the ranges of a key divide
+// the reading.
+func worthwhile(fragments []Fragment, ranges bool) bool {
+	if len(fragments) == 0 || len(fragments) == 1 && fragments[0].Kind == Gather {
+		return false
+	}
+	return !ranges || slices.ContainsFunc(fragments, func(f Fragment) bool { return f.Kind == Range })
+}
+
+func lastReason(fragments []Fragment, err error) string {
+	if err != nil {
+		return err.Error()
+	}
+	if len(fragments) == 0 {
+		return ""
+	}
+	return fragments[len(fragments)-1].Reason
+}
+
+// fragmentTasks adds a task for each fragment; the last one has the stage's name.
+func (c *compiler) fragmentTasks(ctx context.Context, g *Graph, n *stageNode, members []*stageNode, fragments []Fragment, cuts *rangeCuts) error {
+	n.split = true
+	sizes := map[string]int64{}
+	for i := range fragments {
+		f := &fragments[i]
+		t := Task{
+			Name: f.Name, Kind: Compute, Stage: n.Name, Reason: f.Reason, Raw: f.Raw,
+			Views: []View{{Name: f.Name, SQL: f.SQL}},
+		}
+		for _, m := range members {
+			t.Memory = max(t.Memory, m.Memory)
+			t.Retry.Attempts = max(t.Retry.Attempts, m.Retry.Attempts)
+			t.Retry.Backoff = max(t.Retry.Backoff, m.Retry.Backoff)
+		}
+		var divided *TaskInput
+		var source *relation
+		keys := map[string]string{}
+		var bytes int64
+		for _, fi := range f.Inputs {
+			in := TaskInput{Name: fi.Name, Kind: fi.Kind, Key: fi.Key, Hash: fi.Hash, Where: fi.Where}
+			from := fi.Name
+			if fi.From != "" {
+				from = fi.From
+			}
+			switch rel := c.rels[fold(from)]; {
+			case g.task(from) != nil:
+				in.Task, in.Columns = from, g.task(from).Output.Columns
+			case rel.input != nil:
+				in.Source, in.Columns = rel.name, rel.columns()
+			default:
+				in.Task, in.Columns = rel.stage.Name, rel.columns()
+			}
+			if in.Task != "" && !slices.Contains(t.Needs, in.Task) {
+				t.Needs = append(t.Needs, in.Task)
+			}
+			if fi.Columns != nil {
+				in.Columns = slices.DeleteFunc(slices.Clone(in.Columns), func(col Column) bool { return !slices.Contains(fi.Columns, col.Name) })
+			}
+			t.Inputs = append(t.Inputs, in)
+			if in.Divided() {
+				divided = &t.Inputs[len(t.Inputs)-1]
+				source = c.rels[fold(in.Source)]
+				bytes += sizes[in.Task]
+			}
+			if in.Kind == Range {
+				keys[in.Name] = in.Key[0]
+			}
+		}
+		if err := c.fragmentOutput(g, n, &t, f, i == len(fragments)-1); err != nil {
+			return err
+		}
+		var err error
+		switch f.Kind {
+		case Forward:
+			if divided.Source != "" {
+				t.Shards, err = c.slice(ctx, g, &t, source, nil)
+			} else {
+				t.Shards = numbered(len(g.task(divided.Task).Shards))
+			}
+		case Hash:
+			count := c.buckets(bytes)
+			for _, in := range t.Inputs {
+				if in.Kind == Hash {
+					g.task(in.Task).Output.Route.Buckets = count
+				}
+			}
+			t.Shards = numbered(count)
+			for b := range t.Shards {
+				t.Shards[b].Buckets = &[2]int{b, b}
+			}
+		case Range:
+			t.Shards, err = cuts.shards(ctx, g, &t, keys)
+		default:
+			t.Shards = []Shard{c.whole(g, &t)}
+		}
+		if err != nil {
+			return err
+		}
+		if len(t.Shards) == 0 {
+			t.Shards = []Shard{{}}
+		}
+		for j := range t.Shards {
+			t.Shards[j].Ordinal = j
+			if t.Shards[j].Key == "" {
+				t.Shards[j].Key = fmt.Sprintf("%s/%d", t.Name, j)
+			}
+		}
+		t.Buckets = min(1024, len(t.Shards))
+		sizes[t.Name] = f.Bytes
+		n.bytes, n.reason = f.Bytes, f.Reason
+		g.Tasks = append(g.Tasks, t)
+	}
+	return nil
+}
+
+// fragmentOutput decides what a fragment's parts hold.
+func (c *compiler) fragmentOutput(g *Graph, n *stageNode, t *Task, f *Fragment, last bool) error {
+	if last {
+		t.Output = Output{}
+		if err := c.output(g, n, t); err != nil {
+			return err
+		}
+		t.Output.Ordered = f.Order != ""
+		return nil
+	}
+	stored, err := c.e.Stored(f.Columns)
+	if err != nil {
+		return fmt.Errorf("fragment %s: %w", f.Name, err)
+	}
+	t.Output = Output{Columns: f.Columns, Stored: stored, Compression: "lz4_raw"}
+	if len(f.Route) > 0 {
+		t.Output.Route = &Route{Key: f.Route, Buckets: 1}
+	}
+	return nil
+}
+
+// buckets is how many buckets an exchange of about this many bytes gets.
+func (c *compiler) buckets(bytes int64) int {
+	size := max(1, c.job.ShardSize)
+	if c.o.Budget > 0 {
+		size = max(1, min(size, c.o.Budget/int64(max(1, c.o.Workers))/2))
+	}
+	return int(max(1, min(maxBuckets, (bytes+size-1)/size)))
+}
+
+func numbered(n int) []Shard {
+	out := make([]Shard, n)
+	for i := range out {
+		out[i].Rows = -1
+	}
+	return out
+}

@@ -1,0 +1,248 @@
+package pipeline
+
+import (
+	"context"
+	"fmt"
+	"math/big"
+	"slices"
+	"strings"
+)
+
+// maxOverlap is how many times a row group may be read on average before shards
+// by key ranges cost more than they save.
+const maxOverlap = 1.3
+
+// rangeCuts finds ranges of a key by the row-group statistics of the inputs. The
+// filter of each shard decides which rows it has, so that the statistics only
+// decide what is read in vain.
+type rangeCuts struct {
+	*compiler
+	min int // fewer ranges than this are not worth it
+}
+
+// zone is one row group's values of a key.
+type zone struct {
+	low, high string
+	empty     bool // only NULLs
+	nulls     bool // may hold NULLs
+	bytes     int64
+	file      int
+}
+
+// zones lists an input's row groups by a column, or reports that the statistics
+// don't tell. bytes says which columns count.
+func (r *rangeCuts) zones(rel *relation, column string, read []string) (zones []zone, typ string, ok bool) {
+	if rel == nil || rel.look == nil || len(rel.look.Groups) == 0 {
+		return nil, "", false
+	}
+	name := ""
+	for _, c := range rel.look.Columns {
+		if fold(c.Name) == fold(column) {
+			name, typ = c.Name, c.Type
+		}
+	}
+	switch typ {
+	case "TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "DATE", "TIMESTAMP", "VARCHAR":
+	default:
+		return nil, "", false
+	}
+	for _, rg := range rel.look.Groups {
+		z := zone{file: rg.File}
+		for i, b := range rg.Bytes {
+			if read == nil || slices.Contains(read, rel.look.Columns[i].Name) {
+				z.bytes += b
+			}
+		}
+		nulls, known := rg.Nulls[name]
+		z.nulls = !known || nulls > 0
+		low, okLow := rg.Min[name]
+		high, okHigh := rg.Max[name]
+		switch {
+		case okLow && okHigh:
+			z.low, z.high = low, high
+		case known && nulls == rg.Rows:
+			z.empty = true
+		default:
+			return nil, "", false
+		}
+		zones = append(zones, z)
+	}
+	return zones, typ, true
+}
+
+// comparer orders statistics of a type as DuckDB orders its values.
+func comparer(typ string) func(a, b string) int {
+	switch typ {
+	case "DATE", "TIMESTAMP", "VARCHAR":
+		return strings.Compare
+	}
+	return func(a, b string) int {
+		x, okX := new(big.Int).SetString(a, 10)
+		y, okY := new(big.Int).SetString(b, 10)
+		if !okX || !okY {
+			return strings.Compare(a, b)
+		}
+		return x.Cmp(y)
+	}
+}
+
+// clustered implements SplitRequest.Clustered.
+func (r *rangeCuts) clustered(key map[string]string) bool {
+	all, typ, ok := r.inputs(key, nil)
+	if !ok {
+		return false
+	}
+	bounds := r.bounds(all, typ)
+	return len(bounds)+1 >= r.min && overlap(all, bounds, comparer(typ)) <= maxOverlap
+}
+
+// inputs are the zones of every input, whose keys have one type of statistics.
+func (r *rangeCuts) inputs(key map[string]string, read map[string][]string) (all map[string][]zone, typ string, ok bool) {
+	all = map[string][]zone{}
+	for name, column := range key {
+		zones, t, ok := r.zones(r.rels[fold(name)], column, read[name])
+		if !ok {
+			return nil, "", false
+		}
+		if strings.HasSuffix(t, "INT") || strings.HasSuffix(t, "INTEGER") {
+			t = "BIGINT"
+		}
+		if typ != "" && t != typ {
+			return nil, "", false
+		}
+		typ = t
+		all[name] = zones
+	}
+	return all, typ, len(all) > 0
+}
+
+// bounds cuts the values so that each range holds about a shard's bytes of the
+// input that is largest: at least values of its row groups.
+func (r *rangeCuts) bounds(all map[string][]zone, typ string) (bounds []string) {
+	var total, most int64
+	var largest []zone
+	for _, name := range sortedKeys(all) {
+		var n int64
+		for _, z := range all[name] {
+			n += z.bytes
+		}
+		total += n
+		if largest == nil || n > most {
+			largest, most = all[name], n
+		}
+	}
+	compare := comparer(typ)
+	zones := slices.DeleteFunc(slices.Clone(largest), func(z zone) bool { return z.empty })
+	slices.SortStableFunc(zones, func(a, b zone) int { return compare(a.low, b.low) })
+	// The bytes of a range are those of all inputs, in proportion.
+	size := target(total, r.job.ShardSize)
+	var open int64
+	for i, z := range zones {
+		if i > 0 && open > 0 && (open+z.bytes)*total/max(1, most) > size && compare(z.low, zones[i-1].low) > 0 &&
+			(len(bounds) == 0 || compare(z.low, bounds[len(bounds)-1]) > 0) {
+			bounds = append(bounds, z.low)
+			open = 0
+		}
+		open += z.bytes
+	}
+	return bounds
+}
+
+// overlap is how often a byte is read on average.
+func overlap(all map[string][]zone, bounds []string, compare func(a, b string) int) float64 {
+	var once, often int64
+	for _, zones := range all {
+		for _, z := range zones {
+			once += z.bytes
+			for i := range len(bounds) + 1 {
+				if touches(z, bounds, i, compare) {
+					often += z.bytes
+				}
+			}
+		}
+	}
+	return float64(often) / float64(max(1, once))
+}
+
+// touches reports whether a row group may hold values of the i-th range.
+func touches(z zone, bounds []string, i int, compare func(a, b string) int) bool {
+	if z.empty {
+		return false
+	}
+	return (i == 0 || compare(z.high, bounds[i-1]) >= 0) && (i == len(bounds) || compare(z.low, bounds[i]) < 0)
+}
+
+// shards cuts a task into ranges of its key.
+func (r *rangeCuts) shards(ctx context.Context, g *Graph, t *Task, key map[string]string) ([]Shard, error) {
+	read := map[string][]string{}
+	for name := range key {
+		columns, err := r.e.Reads(ctx, g, t, name)
+		if err != nil {
+			return nil, fmt.Errorf("columns of %s that %s reads: %w", name, t.Name, err)
+		}
+		read[name] = columns
+	}
+	all, typ, ok := r.inputs(key, read)
+	if !ok {
+		return nil, fmt.Errorf("stage %s: the key of its ranges lost its statistics", t.Name)
+	}
+	bounds, compare := r.bounds(all, typ), comparer(typ)
+	var shards []Shard
+	nulls := false
+	for i := range len(bounds) + 1 {
+		s := Shard{Rows: -1, Range: &KeyRange{Files: map[string][]int{}}}
+		if i > 0 {
+			s.Range.Low = quoted(typ, bounds[i-1])
+		}
+		if i < len(bounds) {
+			s.Range.High = quoted(typ, bounds[i])
+		}
+		for _, name := range sortedKeys(all) {
+			for _, z := range all[name] {
+				nulls = nulls || z.nulls
+				if touches(z, bounds, i, compare) {
+					s.Range.add(name, z.file)
+					s.Bytes += z.bytes
+				}
+			}
+		}
+		shards = append(shards, s)
+	}
+	if nulls {
+		s := Shard{Rows: -1, Range: &KeyRange{Null: true, Files: map[string][]int{}}}
+		for _, name := range sortedKeys(all) {
+			for _, z := range all[name] {
+				if z.nulls {
+					s.Range.add(name, z.file)
+				}
+			}
+		}
+		shards = append(shards, s)
+	}
+	t.Reads = read[sortedKeys(key)[0]]
+	t.Overlap = overlap(all, bounds, compare)
+	return shards, nil
+}
+
+func (k *KeyRange) add(input string, file int) {
+	if !slices.Contains(k.Files[input], file) {
+		k.Files[input] = append(k.Files[input], file)
+	}
+}
+
+// quoted makes an SQL literal of a statistic.
+func quoted(typ, value string) string {
+	if typ == "BIGINT" {
+		return value
+	}
+	return "CAST('" + strings.ReplaceAll(value, "'", "''") + "' AS " + typ + ")"
+}
+
+func sortedKeys[V any](m map[string]V) []string {
+	keys := make([]string, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	return keys
+}

@@ -1,0 +1,556 @@
+package fragment
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/kinequet/kq/stages/analysis"
+)
+
+// group is relations that are joined already.
+type group struct {
+	items  []*item
+	parted bool
+	query  analysis.Node // the subquery that it is, if it is one
+}
+
+func (g *group) cols() (all []*col) {
+	for _, it := range g.items {
+		all = append(all, it.cols...)
+	}
+	return all
+}
+
+// cluster is a tree of inner joins, flattened: groups and what must be equal.
+type cluster struct {
+	groups []*group
+	equal  [][2]*col
+	conds  []analysis.Node
+}
+
+// from proves a FROM clause and makes its relations known to sc. where are the
+// conditions that every row of it satisfies in the end.
+func (p *prover) from(n analysis.Node, sc *scope, with *cte, where []analysis.Node) *failure {
+	var c cluster
+	if f := p.flatten(n, sc, with, &c); f != nil {
+		return f
+	}
+	g, f := p.unify(n, &c, sc, where)
+	if f != nil {
+		return f
+	}
+	sc.parted = g.parted
+	return nil
+}
+
+// flatten collects a tree of inner joins; everything else in it is a group.
+func (p *prover) flatten(n analysis.Node, sc *scope, with *cte, c *cluster) *failure {
+	p.depth++
+	defer func() { p.depth-- }()
+	if p.depth > 200 {
+		return fail(n, "it is nested too deeply")
+	}
+	if n.Has("sample") {
+		return fail(n, "a sample is drawn from all rows")
+	}
+	inner := n.Str("type") == "JOIN" && n.Str("join_type") == "INNER" && slices.Contains([]string{"REGULAR", "CROSS", "NATURAL"}, n.Str("ref_type"))
+	if !inner {
+		g, f := p.single(n, sc, with)
+		if f != nil {
+			return f
+		}
+		c.groups = append(c.groups, g)
+		sc.parted = sc.parted || g.parted
+		return nil
+	}
+	start := len(sc.items)
+	if f := p.flatten(n.Child("left"), sc, with, c); f != nil {
+		return f
+	}
+	middle := len(sc.items)
+	if f := p.flatten(n.Child("right"), sc, with, c); f != nil {
+		return f
+	}
+	names, ok := p.using(n, sc.items[start:middle], sc.items[middle:])
+	if !ok {
+		return fail(n, "the columns of a NATURAL JOIN are not known")
+	}
+	for _, name := range names {
+		l, r := visible(sc.items[start:middle], name), visible(sc.items[middle:], name)
+		if l == nil || r == nil {
+			return fail(n, "the columns of USING are not known")
+		}
+		c.equal = append(c.equal, [2]*col{l, r})
+		hide(sc.items[middle:], name)
+	}
+	cond := conjuncts(n.Child("condition"))
+	c.conds = append(c.conds, cond...)
+	for _, e := range cond {
+		if f := p.exprs(e, sc, with, e); f != nil {
+			return f
+		}
+	}
+	return nil
+}
+
+// using lists the columns that a join merges.
+func (p *prover) using(n analysis.Node, left, right []*item) (names []string, ok bool) {
+	raw, _ := n["using_columns"].([]any)
+	for _, r := range raw {
+		s, _ := r.(string)
+		names = append(names, strings.ToLower(s))
+	}
+	if n.Str("ref_type") != "NATURAL" {
+		return names, true
+	}
+	for _, it := range append(slices.Clone(left), right...) {
+		if it.opaque {
+			return nil, false
+		}
+	}
+	for _, it := range left {
+		for _, c := range it.cols {
+			if !it.hidden[c.name] && visible(right, c.name) != nil && !slices.Contains(names, c.name) {
+				names = append(names, c.name)
+			}
+		}
+	}
+	return names, true
+}
+
+func visible(items []*item, name string) *col {
+	for _, it := range items {
+		if c := it.find(name); c != nil && !it.hidden[name] {
+			return c
+		}
+	}
+	return nil
+}
+
+func hide(items []*item, name string) {
+	for _, it := range items {
+		if it.find(name) != nil {
+			if it.hidden == nil {
+				it.hidden = map[string]bool{}
+			}
+			it.hidden[name] = true
+		}
+	}
+}
+
+// classes joins columns that are equal.
+type classes map[*col]*col
+
+func (u classes) root(c *col) *col {
+	for u[c] != nil && u[c] != c {
+		c = u[c]
+	}
+	return c
+}
+
+func (u classes) join(a, b *col) {
+	if a, b = u.root(a), u.root(b); a != b {
+		u[a] = b
+	}
+}
+
+// equate fills classes from equalities of plain columns among cols.
+func (p *prover) equate(u classes, cols []*col, equal [][2]*col, conds []analysis.Node, sc *scope) {
+	add := func(a, b *col) {
+		if common([]string{a.typ, b.typ}) == "" {
+			return
+		}
+		if a.from != (base{}) && b.from != (base{}) {
+			p.pairs = append(p.pairs, [2]base{a.from, b.from})
+		}
+		u.join(a, b)
+	}
+	for _, e := range equal {
+		add(e[0], e[1])
+	}
+	for _, e := range conds {
+		if e.Str("type") != "COMPARE_EQUAL" {
+			continue
+		}
+		a, _, x := p.column(e.Child("left"), sc)
+		b, _, y := p.column(e.Child("right"), sc)
+		if a != nil && b != nil && x == 0 && y == 0 && slices.Contains(cols, a) && slices.Contains(cols, b) {
+			add(a, b)
+		}
+	}
+}
+
+// unify joins the groups of a cluster. Divided ones must meet by an equality in
+// every component of the key.
+func (p *prover) unify(n analysis.Node, c *cluster, sc *scope, where []analysis.Node) (*group, *failure) {
+	out := &group{}
+	var parted []*group
+	for _, g := range c.groups {
+		out.items = append(out.items, g.items...)
+		if g.parted {
+			parted = append(parted, g)
+		}
+	}
+	out.parted = len(parted) > 0
+	u := classes{}
+	p.equate(u, out.cols(), c.equal, append(slices.Clone(c.conds), where...), sc)
+	// A divided group that meets others without an equality in the key.
+	for i := range p.comps {
+		if len(parted) == 0 {
+			break
+		}
+		met := map[*col]int{}
+		for _, g := range parted {
+			seen := map[*col]bool{}
+			for _, k := range g.cols() {
+				if k.tag == i && !seen[u.root(k)] {
+					seen[u.root(k)] = true
+					met[u.root(k)]++
+				}
+			}
+		}
+		together := len(parted) == 1
+		for _, count := range met {
+			together = together || count == len(parted)
+		}
+		if !together {
+			f := fail(n, "it joins inputs that are divided without an equality in the key %s", "of the exchange")
+			f.join = true
+			f.cut = heaviest(p, parted)
+			return nil, f
+		}
+	}
+	for i := range p.comps {
+		tagged := map[*col]bool{}
+		for _, g := range parted {
+			for _, k := range g.cols() {
+				if k.tag == i {
+					tagged[u.root(k)] = true
+				}
+			}
+		}
+		for _, k := range out.cols() {
+			if r := u.root(k); tagged[r] && (u[k] != nil || linked(u, k)) && (k.tag == i || k.tag < 0) {
+				k.tag, k.exact = i, true
+			}
+		}
+	}
+	return out, nil
+}
+
+// linked reports whether a column is equal to another one.
+func linked(u classes, c *col) bool {
+	for a := range u {
+		if a != c && u.root(a) == c {
+			return true
+		}
+	}
+	return false
+}
+
+// heaviest picks the group that is a query doing more than reading.
+func heaviest(p *prover, groups []*group) analysis.Node {
+	for _, g := range groups {
+		if g.query != nil && !simple(g.query) {
+			return g.query
+		}
+	}
+	for _, g := range groups {
+		if g.query != nil {
+			return g.query
+		}
+	}
+	return nil
+}
+
+// simple reports whether a query only selects and filters.
+func simple(q analysis.Node) bool {
+	if q.Str("type") != "SELECT_NODE" || len(q.List("modifiers")) > 0 {
+		return false
+	}
+	return len(q.List("group_expressions")) == 0 && !q.Has("having") && q.Str("aggregate_handling") == "STANDARD_HANDLING"
+}
+
+// single proves one relation of a FROM clause that is not an inner join.
+func (p *prover) single(n analysis.Node, sc *scope, with *cte) (*group, *failure) {
+	it := &item{alias: strings.ToLower(n.Str("alias"))}
+	g := &group{items: []*item{it}}
+	var r *relation
+	var f *failure
+	switch n.Str("type") {
+	case "BASE_TABLE":
+		name := strings.ToLower(n.Str("table_name"))
+		if it.alias == "" {
+			it.alias = name
+		}
+		if c := with.find(name); c != nil && n.Str("schema_name") == "" {
+			r, f = p.common(c, sc)
+		} else {
+			r, f = p.table(n, name)
+		}
+	case "SUBQUERY":
+		g.query = n.Child("subquery").Child("node")
+		// What stands beside it is only seen when it is lateral.
+		if r, f = p.query(g.query, sc, with); f == nil && !r.parted {
+			if why := p.a.Unstable(p.ctx, g.query); why != "" && p.anyParted() {
+				if cut, correlated := p.alone(g.query); cut != nil || !correlated || !sc.parted {
+					f = fail(n, "%s", why)
+					f.cut = cut
+				}
+			}
+		}
+	case "TABLE_FUNCTION", "EXPRESSION_LIST":
+		f = p.exprs([]any{n["function"], n["values"]}, sc, with, nil)
+		r = &relation{opaque: true}
+		it.alias = strings.ToLower(n.Str("alias"))
+	case "EMPTY", "":
+		r = &relation{}
+	case "JOIN":
+		return p.join(n, sc, with)
+	default:
+		f = p.wholeBelow(n, sc, with, "PIVOT and UNPIVOT work on the whole input")
+		r = &relation{opaque: true}
+	}
+	if f != nil {
+		return nil, f
+	}
+	it.cols, it.opaque = r.cols, r.opaque
+	raw, _ := n["column_name_alias"].([]any)
+	for i, a := range raw {
+		if s, _ := a.(string); i < len(it.cols) {
+			it.cols[i].name = strings.ToLower(s)
+		}
+	}
+	g.parted = r.parted
+	sc.items = append(sc.items, it)
+	return g, nil
+}
+
+// common proves a reference to what WITH defines.
+func (p *prover) common(c *cte, sc *scope) (*relation, *failure) {
+	if c.query == nil {
+		return &relation{opaque: true}, nil
+	}
+	r, f := p.query(c.query, c.scope, c.outer)
+	if c.scope.correlated {
+		for at := sc; at != nil; at = at.outer {
+			at.correlated = true
+		}
+	}
+	if f != nil {
+		return nil, f
+	}
+	if why := p.a.Unstable(p.ctx, c.query); why != "" && p.anyParted() {
+		return nil, fail(c.query, "%s", why)
+	}
+	for i, a := range c.aliases {
+		if i < len(r.cols) {
+			r.cols[i].name = a
+		}
+	}
+	return r, nil
+}
+
+// table is a declared table under its role.
+func (p *prover) table(n analysis.Node, name string) (*relation, *failure) {
+	columns, ok := p.tables[name]
+	if !ok || n.Has("at_clause") {
+		return nil, fail(n, "kq doesn't know the table %q", name)
+	}
+	p.uses[name]++
+	role := p.roles[name]
+	r := &relation{parted: role.parted}
+	for _, c := range columns {
+		k := &col{name: strings.ToLower(c.Name), typ: c.Type, tag: -1}
+		k.from = base{name, k.name}
+		if i := slices.Index(role.key, k.name); i >= 0 && role.parted {
+			k.tag, k.exact = i, true
+		}
+		r.cols = append(r.cols, k)
+	}
+	return r, nil
+}
+
+// join proves a join that is not a plain inner one.
+func (p *prover) join(n analysis.Node, sc *scope, with *cte) (*group, *failure) {
+	start := len(sc.items)
+	left, f := p.side(n.Child("left"), sc, with)
+	if f != nil {
+		return nil, f
+	}
+	middle := len(sc.items)
+	right, f := p.side(n.Child("right"), sc, with)
+	if f != nil {
+		return nil, f
+	}
+	kind := n.Str("join_type")
+	switch n.Str("ref_type") {
+	case "REGULAR", "NATURAL", "CROSS":
+	case "ASOF":
+		if kind != "INNER" && kind != "LEFT" {
+			kind = "ASOF " + kind
+		} else {
+			kind = "ASOF"
+		}
+	default:
+		kind = n.Str("ref_type")
+	}
+	names, ok := p.using(n, sc.items[start:middle], sc.items[middle:])
+	if !ok {
+		return nil, fail(n, "the columns of a NATURAL JOIN are not known")
+	}
+	var equal [][2]*col
+	for _, name := range names {
+		l, r := visible(left.items, name), visible(right.items, name)
+		if l == nil || r == nil {
+			return nil, fail(n, "the columns of USING are not known")
+		}
+		equal = append(equal, [2]*col{l, r})
+	}
+	cond := conjuncts(n.Child("condition"))
+	u := classes{}
+	p.equate(u, append(left.cols(), right.cols()...), equal, cond, sc)
+	for _, e := range cond {
+		if f := p.exprs(e, sc, with, nil); f != nil {
+			return nil, f
+		}
+	}
+	linked := p.linked(u, left, right)
+	out := &group{items: append(slices.Clone(left.items), right.items...), parted: left.parted || right.parted}
+	if why := p.joinFailure(kind, left, right, linked); why != "" {
+		f := fail(n, "%s", why)
+		f.join = true
+		f.cut = heaviest(p, []*group{left, right})
+		return nil, f
+	}
+	wasExact := map[*col]bool{}
+	for _, c := range out.cols() {
+		wasExact[c] = c.exact
+	}
+	p.afterJoin(kind, u, left, right)
+	switch kind {
+	case "SEMI", "ANTI":
+		sc.items = sc.items[:middle]
+		out.items = left.items
+	case "RIGHT":
+		for _, name := range names {
+			hide(left.items, name)
+		}
+	case "FULL", "OUTER":
+		merged := &item{}
+		for _, e := range equal {
+			c := &col{name: e[0].name, tag: -1}
+			if e[0].typ == e[1].typ {
+				c.typ = e[0].typ
+			}
+			if e[0].tag >= 0 && e[0].tag == e[1].tag && left.parted && right.parted && wasExact[e[0]] && wasExact[e[1]] {
+				c.tag, c.exact = e[0].tag, true
+			}
+			merged.cols = append(merged.cols, c)
+			hide(left.items, c.name)
+			hide(right.items, c.name)
+		}
+		if len(merged.cols) > 0 {
+			sc.items = slices.Insert(sc.items, start, merged)
+			out.items = append([]*item{merged}, out.items...)
+		}
+	default:
+		for _, name := range names {
+			hide(right.items, name)
+		}
+	}
+	return out, nil
+}
+
+// side is one side of such a join.
+func (p *prover) side(n analysis.Node, sc *scope, with *cte) (*group, *failure) {
+	var c cluster
+	if f := p.flatten(n, sc, with, &c); f != nil {
+		return nil, f
+	}
+	g, f := p.unify(n, &c, sc, nil)
+	if f == nil && len(c.groups) == 1 {
+		g.query = c.groups[0].query
+	}
+	return g, f
+}
+
+// linked reports whether matching rows of both sides are in the same bucket.
+func (p *prover) linked(u classes, left, right *group) bool {
+	for i := range p.comps {
+		found := false
+		for _, l := range left.cols() {
+			for _, r := range right.cols() {
+				found = found || l.tag == i && r.tag == i && u.root(l) == u.root(r)
+			}
+		}
+		if !found {
+			return false
+		}
+	}
+	return p.comps > 0
+}
+
+// joinFailure says why a join is not parallel, or nothing.
+func (p *prover) joinFailure(kind string, left, right *group, linked bool) string {
+	l, r := left.parted, right.parted
+	if !l && !r {
+		return ""
+	}
+	apart := kind + " JOIN of inputs that are divided without an equality in the key"
+	switch kind {
+	case "LEFT", "SEMI", "ANTI", "ASOF":
+		if !l {
+			return kind + " JOIN keeps rows of its left side once, not once per bucket"
+		}
+		if r && !linked {
+			return apart
+		}
+	case "RIGHT":
+		if !r {
+			return "RIGHT JOIN keeps rows of its right side once, not once per bucket"
+		}
+		if l && !linked {
+			return apart
+		}
+	case "FULL", "OUTER":
+		if !l || !r {
+			return "FULL JOIN keeps unmatched rows of both sides once, not once per bucket"
+		}
+		if !linked {
+			return apart
+		}
+	default:
+		return kind + " JOIN depends on rows of the whole input"
+	}
+	return ""
+}
+
+// afterJoin adjusts what is known of the columns: the side that may be missing
+// is NULL then, in whatever bucket the row is.
+func (p *prover) afterJoin(kind string, u classes, left, right *group) {
+	weaken := func(g *group, from *group) {
+		for _, c := range g.cols() {
+			c.exact = false
+			if c.tag >= 0 || from == nil {
+				continue
+			}
+			for _, d := range from.cols() { // equal to the preserved side's, or NULL
+				if d.tag >= 0 && u.root(c) == u.root(d) {
+					c.tag = d.tag
+				}
+			}
+		}
+	}
+	switch kind {
+	case "LEFT":
+		weaken(right, left)
+	case "ASOF":
+		weaken(right, left)
+	case "RIGHT":
+		weaken(left, right)
+	case "FULL", "OUTER":
+		weaken(left, nil)
+		weaken(right, nil)
+	}
+}

@@ -1,0 +1,498 @@
+package fragment
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/kinequet/kq/pipeline"
+	"github.com/kinequet/kq/stages/analysis"
+)
+
+// order is what a fragment does with its rows at the end, in terms of its own
+// columns.
+type order struct {
+	by     []string // "column" DESC NULLS LAST
+	limit  string   // rows that may be asked for: the first of each bucket suffice
+	hidden []string // columns that only the order needs
+}
+
+// top adds ORDER BY and LIMIT to a query whose rows are divided, where the
+// first rows of each bucket are all that can be asked for.
+func (o order) top(query string, divided bool) string {
+	if o.limit == "" || !divided {
+		return query
+	}
+	query = "SELECT * FROM (" + query + ")"
+	if len(o.by) > 0 {
+		query += " ORDER BY " + strings.Join(o.by, ", ")
+	}
+	return query + " LIMIT " + o.limit
+}
+
+// plan cuts q until each piece is parallel, and adds its fragments; the last
+// one is called name.
+func (s *splitter) plan(q analysis.Node, name string, by order) error {
+	return s.planned(q, name, by, true)
+}
+
+func (s *splitter) planned(q analysis.Node, name string, by order, combine bool) error {
+	var w *way
+	var f *failure
+	for {
+		if s.tries++; s.tries > 200 {
+			return fmt.Errorf("the statement has too many parts to plan")
+		}
+		if w, f = s.distribute(q); w != nil {
+			if w.kind == pipeline.Hash && combine {
+				// What one table's groups need is better combined where it lies.
+				if r, _ := s.rows(q); r != nil && (r.kind == pipeline.Forward || r.kind == pipeline.Range) {
+					if done, err := s.peelAggregate(q, name, by); done || err != nil {
+						return err
+					}
+				}
+			}
+			why := ""
+			if w.kind == pipeline.Gather {
+				why = "its inputs are small"
+			}
+			return s.emit(q, name, w, why, -1, by)
+		}
+		if f.cut == nil || sameNode(f.cut, q) {
+			break
+		}
+		if err := s.cut(f.cut); err != nil {
+			return err
+		}
+	}
+	if done, err := s.peelOrder(q, name, by); done || err != nil {
+		return err
+	}
+	for combine && s.tries < 200 {
+		r, g := s.rows(q)
+		if r != nil || g == nil || !g.join {
+			break
+		}
+		done, err := s.peelJoin(q)
+		for _, sub := range s.nested(q) {
+			if !done && err == nil {
+				done, err = s.peelJoin(sub)
+			}
+		}
+		if err != nil {
+			return err
+		}
+		if !done {
+			break
+		}
+		if w, f = s.distribute(q); w != nil {
+			return s.planned(q, name, by, combine)
+		}
+	}
+	if done, err := s.peelSetOperation(q, name, by); done || err != nil {
+		return err
+	}
+	if combine {
+		if done, err := s.peelAggregate(q, name, by); done || err != nil {
+			return err
+		}
+		if done, err := s.peelFrom(q, name, by); done || err != nil {
+			return err
+		}
+	}
+	return s.emit(q, name, &way{kind: pipeline.Gather}, f.why, f.offset, by)
+}
+
+// cut computes a query on its own first; in its place its rows are read.
+func (s *splitter) cut(q analysis.Node) error {
+	name := s.next()
+	if err := s.plan(analysis.Clone(q).(analysis.Node), name, order{}); err != nil {
+		return err
+	}
+	return s.become(q, "SELECT * FROM "+ident(name))
+}
+
+// nested lists the queries that only select, filter and join within FROM.
+func (s *splitter) nested(q analysis.Node) (all []analysis.Node) {
+	p := s.prover(nil, 0, false)
+	analysis.Walk(q["from_table"], func(n analysis.Node) bool {
+		if n.Str("class") == "SUBQUERY" {
+			return false
+		}
+		if n.Str("type") == "SUBQUERY" {
+			if sub := n.Child("subquery").Child("node"); simple(sub) {
+				if cut, _ := p.alone(sub); cut != nil {
+					all = append(all, cut)
+				}
+			}
+		}
+		return true
+	})
+	return all
+}
+
+// become replaces a query node in place.
+func (s *splitter) become(q analysis.Node, query string) error {
+	tree, err := s.a.Tree(s.ctx, query)
+	if err != nil {
+		return err
+	}
+	clear(q)
+	for k, v := range tree {
+		q[k] = v
+	}
+	return nil
+}
+
+// peelOrder computes the rows first, then orders and limits them.
+func (s *splitter) peelOrder(q analysis.Node, name string, by order) (bool, error) {
+	rest := []any{}
+	var sorted, limited analysis.Node
+	distinctOn := false
+	for _, m := range q.List("modifiers") {
+		switch m.Str("type") {
+		case "ORDER_MODIFIER":
+			sorted = m
+		case "LIMIT_MODIFIER":
+			limited = m
+		case "DISTINCT_MODIFIER":
+			distinctOn = len(m.List("distinct_on_targets")) > 0
+			rest = append(rest, m)
+		default:
+			return false, nil
+		}
+	}
+	if sorted == nil && limited == nil {
+		return false, nil
+	}
+	columns, ok := s.bind(q)
+	if !ok {
+		return false, nil
+	}
+	inner := analysis.Clone(q).(analysis.Node)
+	o := order{}
+	if o.by, o.hidden, ok = s.orders(inner, sorted, columns); !ok {
+		return false, nil
+	}
+	if distinctOn && sorted != nil {
+		rest = append([]any{sorted}, rest...) // it decides which row is kept
+		if len(o.hidden) > 0 {
+			return false, nil
+		}
+	}
+	inner["modifiers"] = rest
+	if distinctOn && sorted != nil {
+		// The order within the query only serves DISTINCT ON: below a SELECT it
+		// orders nothing.
+		wrapped, err := s.a.Tree(s.ctx, "SELECT * FROM (SELECT 1)")
+		if err != nil {
+			return false, err
+		}
+		wrapped.Child("from_table").Child("subquery")["node"] = inner
+		inner = wrapped
+	}
+	limit, offset, constant := limits(limited)
+	if !constant {
+		return false, nil
+	}
+	if limited != nil && limit >= 0 {
+		o.limit = strconv.FormatInt(limit+offset, 10)
+	}
+	between := s.next()
+	if err := s.plan(inner, between, o); err != nil {
+		return false, err
+	}
+	last := &s.fragments[len(s.fragments)-1]
+	query := "SELECT * FROM "
+	if len(o.hidden) > 0 {
+		query = "SELECT * EXCLUDE (" + strings.Join(o.hidden, ", ") + ") FROM "
+	}
+	tail := ""
+	if len(o.by) > 0 {
+		tail += " ORDER BY " + strings.Join(o.by, ", ")
+	}
+	if limited != nil && limit >= 0 {
+		tail += fmt.Sprintf(" LIMIT %d", limit)
+	}
+	if offset > 0 {
+		tail += fmt.Sprintf(" OFFSET %d", offset)
+	}
+	if last.Kind == pipeline.Gather {
+		// It runs as one already: so it orders as well.
+		f := *last
+		s.fragments = s.fragments[:len(s.fragments)-1]
+		delete(s.tables, fold(f.Name))
+		f.Name, f.SQL, f.Order = name, query+"("+f.SQL+")"+tail, strings.Join(o.by, ", ")
+		return true, s.add(f)
+	}
+	why := "LIMIT counts over all rows"
+	at := q
+	if sorted != nil {
+		why, at = "ORDER BY orders all rows", first(sorted.List("orders")).Child("expression")
+	}
+	if o.limit != "" {
+		why += "; each shard sends its first " + o.limit
+	}
+	return true, s.add(pipeline.Fragment{
+		Name: name, Kind: pipeline.Gather, SQL: query + ident(between) + tail, Reason: why, Offset: at.Offset(), Bytes: last.Bytes,
+		Order: strings.Join(o.by, ", "), Inputs: []pipeline.FragmentInput{{Name: between, Kind: pipeline.Gather}},
+	})
+}
+
+// limits reads a constant LIMIT and OFFSET; -1 means no limit.
+func limits(m analysis.Node) (limit, offset int64, ok bool) {
+	if m == nil {
+		return -1, 0, true
+	}
+	read := func(key string, missing int64) int64 {
+		e := m.Child(key)
+		if e == nil {
+			return missing
+		}
+		num, isNumber := e.Child("value")["value"].(json.Number)
+		n, err := num.Int64()
+		ok = ok && e.Str("class") == "CONSTANT" && isNumber && err == nil && n >= 0
+		return n
+	}
+	ok = true
+	limit, offset = read("limit", -1), read("offset", 0)
+	return limit, offset, ok
+}
+
+// orders turns ORDER BY into one over the columns of q's result, adding hidden
+// ones to q for expressions that are not among them.
+func (s *splitter) orders(q, m analysis.Node, columns []pipeline.Column) (by, hidden []string, ok bool) {
+	if m == nil {
+		return nil, nil, true
+	}
+	selected := q.List("select_list")
+	star := hasStar(selected)
+	for i, o := range m.List("orders") {
+		e := o.Child("expression")
+		target := ""
+		switch e.Str("class") {
+		case "CONSTANT":
+			num, isNumber := e.Child("value")["value"].(json.Number)
+			n, err := num.Int64()
+			if !isNumber || err != nil || n < 1 || int(n) > len(columns) {
+				return nil, nil, false
+			}
+			target = ident(columns[n-1].Name)
+		case "COLUMN_REF":
+			names := columnNames(e)
+			last := names[len(names)-1]
+			for _, c := range columns {
+				// Qualified, it is a column of FROM, which a name of the result may hide.
+				if strings.EqualFold(c.Name, last) && (len(names) == 1 || len(names) == 2 && s.same(e, selected, last)) {
+					target = ident(c.Name)
+					break
+				}
+			}
+		}
+		if target == "" {
+			if q.Str("type") != "SELECT_NODE" || star && len(q.List("group_expressions")) > 0 || mentionsAlias(e, selected) || collates(e) {
+				return nil, nil, false
+			}
+			name := fmt.Sprintf("__kq_order_%d", i)
+			item := analysis.Clone(e).(analysis.Node)
+			item["alias"] = name
+			list, _ := q["select_list"].([]any)
+			q["select_list"] = append(slices.Clone(list), map[string]any(item))
+			target = ident(name)
+			hidden = append(hidden, target)
+		}
+		switch o.Str("type") {
+		case "DESCENDING":
+			target += " DESC"
+		case "ASCENDING":
+			target += " ASC"
+		}
+		switch o.Str("null_order") {
+		case "NULLS_FIRST", "NULLS FIRST":
+			target += " NULLS FIRST"
+		case "NULLS_LAST", "NULLS LAST":
+			target += " NULLS LAST"
+		}
+		by = append(by, target)
+	}
+	return by, hidden, true
+}
+
+// same reports whether the select list has e itself, unrenamed, under name.
+func (s *splitter) same(e analysis.Node, selected []analysis.Node, name string) bool {
+	for _, item := range selected {
+		if item.Str("class") == "COLUMN_REF" && key(item) == key(e) && (item.Str("alias") == "" || strings.EqualFold(item.Str("alias"), name)) {
+			return true
+		}
+	}
+	return false
+}
+
+// mentionsAlias reports whether an expression uses a name that is a select
+// alias, so that moving it could change what it means.
+func mentionsAlias(e analysis.Node, selected []analysis.Node) (found bool) {
+	analysis.Walk(e, func(n analysis.Node) bool {
+		if n.Str("class") == "SUBQUERY" || n.Str("class") == "STAR" {
+			found = true
+		}
+		if names := columnNames(n); n.Str("class") == "COLUMN_REF" && len(names) == 1 {
+			for _, item := range selected {
+				found = found || strings.EqualFold(item.Str("alias"), names[0])
+			}
+		}
+		return true
+	})
+	return found
+}
+
+func collates(e any) (found bool) {
+	analysis.Walk(e, func(n analysis.Node) bool {
+		found = found || n.Str("class") == "COLLATE"
+		return true
+	})
+	return found
+}
+
+// key is an expression without where it stands and what it is called.
+func key(e analysis.Node) string {
+	c := analysis.Clone(e).(analysis.Node)
+	analysis.Walk(c, func(n analysis.Node) bool {
+		delete(n, "query_location")
+		if n.Str("class") == "COLUMN_REF" {
+			names := columnNames(n)
+			for i := range names {
+				names[i] = fold(names[i])
+			}
+			n["column_names"] = []any{strings.Join(names, "\x00")}
+		}
+		return true
+	})
+	delete(c, "alias")
+	data, _ := json.Marshal(c)
+	return string(data)
+}
+
+// bind returns the columns of a query.
+func (s *splitter) bind(q analysis.Node) ([]pipeline.Column, bool) {
+	query, err := s.a.SQL(s.ctx, q)
+	if err != nil {
+		return nil, false
+	}
+	columns, e := s.a.Bind(s.ctx, query)
+	return columns, e == nil
+}
+
+// peelSetOperation computes the operands first.
+func (s *splitter) peelSetOperation(q analysis.Node, name string, by order) (bool, error) {
+	if q.Str("type") != "SET_OPERATION_NODE" || len(q.List("modifiers")) > 0 {
+		return false, nil
+	}
+	children := q.List("children")
+	for _, side := range []string{"left", "right"} {
+		if c := q.Child(side); c != nil {
+			children = append(children, c)
+		}
+	}
+	cut := false
+	for _, c := range children {
+		if s.isFragment(c) {
+			continue
+		}
+		if err := s.cut(c); err != nil {
+			return false, err
+		}
+		cut = true
+	}
+	if !cut {
+		return false, nil
+	}
+	return true, s.plan(q, name, by)
+}
+
+// isFragment reports whether a query is nothing but all rows of a fragment.
+func (s *splitter) isFragment(q analysis.Node) bool {
+	from := q.Child("from_table")
+	t := s.tables[fold(from.Str("table_name"))]
+	return q.Str("type") == "SELECT_NODE" && from.Str("type") == "BASE_TABLE" && t != nil && t.fragment >= 0 &&
+		len(q.List("select_list")) == 1 && hasStar(q.List("select_list")) && q["where_clause"] == nil && len(q.List("modifiers")) == 0
+}
+
+// filter renders the conditions of q that hold of every row of t that it can
+// use: those of its WHERE on t alone, when t stands in its FROM once.
+func (s *splitter) filter(q analysis.Node, t *table) string {
+	p := s.prover(nil, 0, false)
+	if _, f := p.statement(q); f != nil || p.uses[fold(t.name)] != 1 || q.Str("type") != "SELECT_NODE" {
+		return ""
+	}
+	alias, ok := preserved(q.Child("from_table"), t.name)
+	if !ok || p.rootSel == nil {
+		return ""
+	}
+	var keep []string
+	for _, c := range conjuncts(q.Child("where_clause")) {
+		c = analysis.Clone(c).(analysis.Node)
+		mine := true
+		analysis.Walk(c, func(n analysis.Node) bool {
+			switch n.Str("class") {
+			case "SUBQUERY", "LAMBDA", "STAR":
+				mine = false
+			case "COLUMN_REF":
+				k, it, depth := p.rootSel.lookup(columnNames(n))
+				if k == nil || depth != 0 || it.alias != alias || k.from.table != fold(t.name) {
+					mine = false
+					return false
+				}
+				n["column_names"] = []any{k.from.column}
+			}
+			return mine
+		})
+		if !mine {
+			continue
+		}
+		probe, err := s.a.Tree(s.ctx, "SELECT 1 WHERE true")
+		if err != nil {
+			return ""
+		}
+		probe["where_clause"] = map[string]any(c)
+		if text, err := s.a.SQL(s.ctx, probe); err == nil {
+			if _, where, found := strings.Cut(text, " WHERE "); found {
+				keep = append(keep, where)
+			}
+		}
+	}
+	if len(keep) == 0 {
+		return ""
+	}
+	return strings.Join(keep, " AND ")
+}
+
+// preserved finds the alias of a table that stands where WHERE filters its rows:
+// below inner joins, or on the side of an outer join that is kept.
+func preserved(n analysis.Node, name string) (alias string, ok bool) {
+	switch n.Str("type") {
+	case "BASE_TABLE":
+		if raw, _ := n["column_name_alias"].([]any); !strings.EqualFold(n.Str("table_name"), name) || len(raw) > 0 {
+			return "", false
+		}
+		if alias = n.Str("alias"); alias == "" {
+			alias = name
+		}
+		return fold(alias), true
+	case "JOIN":
+		kind := n.Str("join_type")
+		if n.Str("ref_type") != "REGULAR" && n.Str("ref_type") != "CROSS" {
+			return "", false
+		}
+		if kind == "INNER" || kind == "LEFT" || kind == "SEMI" || kind == "ANTI" {
+			if alias, ok = preserved(n.Child("left"), name); ok {
+				return alias, true
+			}
+		}
+		if kind == "INNER" || kind == "RIGHT" {
+			return preserved(n.Child("right"), name)
+		}
+	}
+	return "", false
+}

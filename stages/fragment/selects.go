@@ -1,0 +1,511 @@
+package fragment
+
+import (
+	"encoding/json"
+	"reflect"
+	"slices"
+	"strings"
+
+	"github.com/kinequet/kq/stages/analysis"
+)
+
+// selectNode proves SELECT … FROM … WHERE ….
+func (p *prover) selectNode(n analysis.Node, sc *scope, with *cte) (*relation, *failure) {
+	if sameNode(n, p.root) {
+		p.rootSel = sc
+	}
+	if n.Has("sample") {
+		return nil, fail(n, "a sample is drawn from all rows")
+	}
+	where := conjuncts(n.Child("where_clause"))
+	if f := p.from(n.Child("from_table"), sc, with, where); f != nil {
+		return nil, f
+	}
+	selected := n.List("select_list")
+	for _, e := range selected {
+		if a := e.Str("alias"); a != "" {
+			sc.names[strings.ToLower(a)] = true
+		}
+	}
+	for _, c := range where {
+		if f := p.exprs(c, sc, with, c); f != nil {
+			return nil, f
+		}
+	}
+	if p.pinned(where, sc) && sc.parted {
+		sc.parted = false // every row that the outer row can meet is in its bucket
+	}
+	s := &selection{}
+	for _, key := range []string{"select_list", "group_expressions", "having", "qualify"} {
+		p.collect(n[key], s)
+		if f := p.exprs(n[key], sc, with, nil); f != nil {
+			return nil, f
+		}
+	}
+	lost, f := p.grouping(n, s, sc, selected)
+	if f == nil {
+		f = p.windows(s, sc, selected)
+	}
+	if f != nil {
+		return nil, f
+	}
+	r := p.output(selected, sc, lost)
+	r.parted = sc.parted
+	return r, nil
+}
+
+// selection is what the expressions of one SELECT compute, subqueries left out.
+type selection struct {
+	aggregates, windows []analysis.Node
+}
+
+// collect finds the aggregates and windows of one SELECT.
+func (p *prover) collect(v any, s *selection) {
+	analysis.Walk(v, func(n analysis.Node) bool {
+		switch n.Str("class") {
+		case "SUBQUERY":
+			p.collect(n["child"], s)
+			return false
+		case "WINDOW":
+			s.windows = append(s.windows, n)
+			// Aggregates below are arguments of the window: of the grouping.
+		case "FUNCTION":
+			if p.a.Call(p.ctx, n).Aggregate {
+				s.aggregates = append(s.aggregates, n)
+			}
+		}
+		return true
+	})
+}
+
+// grouped reports whether a SELECT node groups.
+func grouped(n analysis.Node, s *selection) bool {
+	return len(s.aggregates) > 0 || len(n.List("group_expressions")) > 0 || n.Has("having") || n.Str("aggregate_handling") == "FORCE_AGGREGATES"
+}
+
+// groupKeys are the expressions that a SELECT node groups by, resolved.
+func (p *prover) groupKeys(n analysis.Node, sc *scope, selected []analysis.Node) (keys []analysis.Node, sets [][]int) {
+	keys = slices.Clone(n.List("group_expressions"))
+	raw, _ := n["group_sets"].([]any)
+	for _, r := range raw {
+		var set []int
+		members, _ := r.([]any)
+		for _, m := range members {
+			if num, ok := m.(json.Number); ok {
+				i, _ := num.Int64()
+				set = append(set, int(i))
+			}
+		}
+		sets = append(sets, set)
+	}
+	if n.Str("aggregate_handling") == "FORCE_AGGREGATES" && len(keys) == 0 {
+		var set []int
+		for _, e := range selected {
+			s := &selection{}
+			p.collect(e, s)
+			if len(s.aggregates) == 0 && len(s.windows) == 0 {
+				set = append(set, len(keys))
+				keys = append(keys, e)
+			}
+		}
+		sets = [][]int{set}
+	}
+	for i := range keys {
+		keys[i] = dereference(keys[i], sc, selected)
+	}
+	if len(sets) == 0 {
+		sets = [][]int{{}}
+	}
+	return keys, sets
+}
+
+// dereference follows a position or an alias to the select list.
+func dereference(e analysis.Node, sc *scope, selected []analysis.Node) analysis.Node {
+	switch e.Str("class") {
+	case "CONSTANT":
+		num, ok := e.Child("value")["value"].(json.Number)
+		if i, err := num.Int64(); ok && err == nil && i >= 1 && int(i) <= len(selected) && !hasStar(selected) {
+			return selected[i-1]
+		}
+	case "COLUMN_REF":
+		names := columnNames(e)
+		if len(names) != 1 {
+			return e
+		}
+		if c, _, found, _ := sc.local(names); found && c != nil {
+			return e
+		}
+		for _, s := range selected {
+			if strings.EqualFold(s.Str("alias"), names[0]) {
+				return s
+			}
+		}
+	}
+	return e
+}
+
+func hasStar(selected []analysis.Node) bool {
+	return slices.ContainsFunc(selected, func(e analysis.Node) bool { return e.Str("class") == "STAR" })
+}
+
+// grouping proves GROUP BY and the aggregates. lost are the columns that some
+// grouping set leaves out, which are NULL there.
+func (p *prover) grouping(n analysis.Node, s *selection, sc *scope, selected []analysis.Node) (lost map[*col]bool, f *failure) {
+	if !grouped(n, s) {
+		return nil, nil
+	}
+	keys, sets := p.groupKeys(n, sc, selected)
+	cols := p.plain(keys, sc, nil)
+	p.propose(cols, nil, sc)
+	lost = map[*col]bool{}
+	for _, set := range sets {
+		for i, c := range cols {
+			if c != nil && !slices.Contains(set, i) {
+				lost[c] = true
+			}
+		}
+	}
+	if !sc.parted {
+		return lost, nil
+	}
+	for _, set := range sets {
+		var in []*col
+		for _, i := range set {
+			if i < len(cols) {
+				in = append(in, cols[i])
+			}
+		}
+		if p.holds(in) {
+			continue
+		}
+		at := n
+		if len(s.aggregates) > 0 {
+			at = s.aggregates[0]
+		}
+		if len(keys) == 0 {
+			return nil, fail(at, "%s is an aggregate over all rows", shown(at))
+		}
+		return nil, fail(at, "GROUP BY brings together rows of the whole input")
+	}
+	if p.sorted {
+		return lost, nil
+	}
+	for _, a := range s.aggregates {
+		if why := p.a.Call(p.ctx, a).Reason; why != "" {
+			return nil, fail(a, "%s", why)
+		}
+	}
+	return lost, nil
+}
+
+func shown(call analysis.Node) string {
+	name := call.Str("function_name")
+	if name == "count_star" {
+		return "count(*)"
+	}
+	return name + "()"
+}
+
+// windows proves window functions.
+func (p *prover) windows(s *selection, sc *scope, selected []analysis.Node) *failure {
+	for _, w := range s.windows {
+		cols := p.plain(w.List("partitions"), sc, nil)
+		p.propose(cols, nil, sc)
+		if !sc.parted {
+			continue
+		}
+		if !p.holds(cols) {
+			return fail(w, "%s() OVER is a window over the whole input", w.Str("function_name"))
+		}
+		if len(w.List("orders")) == 0 && !p.sorted && p.a.Call(p.ctx, w).Reason+positional(w) != "" {
+			return fail(w, "%s() OVER without ORDER BY depends on the order of the rows", w.Str("function_name"))
+		}
+	}
+	return nil
+}
+
+// positional says whether a window function counts on the order of its rows.
+func positional(w analysis.Node) string {
+	switch w.Str("type") {
+	case "WINDOW_AGGREGATE", "WINDOW_RANK", "WINDOW_RANK_DENSE", "WINDOW_PERCENT_RANK", "WINDOW_CUME_DIST":
+		if w.Str("start") == "UNBOUNDED_PRECEDING" && (w.Str("end") == "CURRENT_ROW_RANGE" || w.Str("end") == "UNBOUNDED_FOLLOWING") {
+			return ""
+		}
+	}
+	return "by position"
+}
+
+// pinned reports whether the filter equates every component of the key with
+// that of the outer row, so that the outer row's bucket has all it can meet.
+func (p *prover) pinned(where []analysis.Node, sc *scope) bool {
+	if sc.outer == nil {
+		return false
+	}
+	for i := range max(1, p.comps) {
+		found := false
+		for _, e := range where {
+			if e.Str("type") != "COMPARE_EQUAL" {
+				continue
+			}
+			for _, sides := range [][2]string{{"left", "right"}, {"right", "left"}} {
+				in, _, near := p.column(e.Child(sides[0]), sc)
+				out, at, far := p.column(e.Child(sides[1]), sc)
+				if in == nil || out == nil || near != 0 || far < 1 || common([]string{in.typ, out.typ}) == "" {
+					continue
+				}
+				if in.from != (base{}) && out.from != (base{}) {
+					p.pairs = append(p.pairs, [2]base{in.from, out.from})
+				}
+				found = found || at.parted && in.tag == i && out.tag == i
+			}
+		}
+		if !found {
+			return false
+		}
+	}
+	return p.comps > 0
+}
+
+// column resolves an expression that is a plain column, with the scope that it
+// stands in and how far out that is.
+func (p *prover) column(e analysis.Node, sc *scope) (*col, *scope, int) {
+	if e.Str("class") != "COLUMN_REF" {
+		return nil, nil, -1
+	}
+	c, _, depth := sc.lookup(columnNames(e))
+	at := sc
+	for range depth {
+		at = at.outer
+	}
+	return c, at, depth
+}
+
+// output lists the columns of the select list.
+func (p *prover) output(selected []analysis.Node, sc *scope, lost map[*col]bool) *relation {
+	r := &relation{}
+	add := func(name string, c *col) {
+		out := &col{name: strings.ToLower(name), tag: -1}
+		if c != nil {
+			out.typ, out.from, out.tag, out.exact = c.typ, c.from, c.tag, c.exact
+			if name == "" {
+				out.name = c.name
+			}
+			if lost[c] {
+				out.from, out.tag = base{}, -1
+			}
+		}
+		r.cols = append(r.cols, out)
+		r.opaque = r.opaque || out.name == ""
+	}
+	for _, e := range selected {
+		switch e.Str("class") {
+		case "STAR":
+			cols, ok := expand(e, sc)
+			if !ok {
+				r.opaque = true
+			}
+			for _, c := range cols {
+				add("", c)
+			}
+		case "COLUMN_REF":
+			names := columnNames(e)
+			c, _, depth := p.column(e, sc)
+			if depth != 0 {
+				c = nil
+			}
+			name := e.Str("alias")
+			if name == "" {
+				name = names[len(names)-1]
+			}
+			add(name, c)
+		default:
+			add(e.Str("alias"), nil)
+		}
+	}
+	return r
+}
+
+// expand lists the columns of a plain star, or reports that it isn't one.
+func expand(e analysis.Node, sc *scope) (cols []*col, ok bool) {
+	for _, key := range []string{"exclude_list", "replace_list", "rename_list", "qualified_exclude_list"} {
+		if v := reflect.ValueOf(e[key]); v.IsValid() && (v.Kind() == reflect.Slice || v.Kind() == reflect.Map) && v.Len() > 0 {
+			return nil, false
+		}
+	}
+	if e.Flag("columns") || e.Has("expr") {
+		return nil, false
+	}
+	of := strings.ToLower(e.Str("relation_name"))
+	ok = true
+	for _, it := range sc.items {
+		if of != "" && it.alias != of {
+			continue
+		}
+		ok = ok && !it.opaque
+		for _, c := range it.cols {
+			if of == "" && it.hidden[c.name] {
+				continue
+			}
+			cols = append(cols, c)
+		}
+	}
+	return cols, ok
+}
+
+// conjuncts splits a condition at its ANDs.
+func conjuncts(e analysis.Node) (all []analysis.Node) {
+	if e == nil {
+		return nil
+	}
+	if e.Str("type") == "CONJUNCTION_AND" {
+		for _, c := range e.List("children") {
+			all = append(all, conjuncts(c)...)
+		}
+		return all
+	}
+	all = []analysis.Node{e}
+	if e.Str("type") == "CONJUNCTION_OR" { // what every branch asks for
+		var shared []analysis.Node
+		for i, branch := range e.List("children") {
+			these := conjuncts(branch)
+			if i == 0 {
+				shared = these
+				continue
+			}
+			shared = slices.DeleteFunc(shared, func(s analysis.Node) bool {
+				return !slices.ContainsFunc(these, func(t analysis.Node) bool { return key(s) == key(t) })
+			})
+		}
+		for _, s := range shared {
+			if s.Str("type") == "COMPARE_EQUAL" {
+				all = append(all, s)
+			}
+		}
+	}
+	return all
+}
+
+// exprs proves the expressions below v. conjunct is the condition that v is,
+// when a row that doesn't satisfy it is dropped.
+func (p *prover) exprs(v any, sc *scope, with *cte, conjunct analysis.Node) *failure {
+	var f *failure
+	analysis.Walk(v, func(n analysis.Node) bool {
+		if f != nil {
+			return false
+		}
+		switch n.Str("class") {
+		case "COLUMN_REF":
+			f = p.reference(n, sc)
+			return false
+		case "LAMBDA":
+			for _, name := range lambdaNames(n) {
+				sc.names[name] = true
+			}
+		case "SUBQUERY":
+			if f = p.exprs(n["child"], sc, with, nil); f == nil {
+				f = p.subquery(n, sc, with, conjunct)
+			}
+			return false
+		case "FUNCTION":
+			if c := p.a.Call(p.ctx, n); !c.Aggregate && c.Reason != "" {
+				f = fail(n, "%s", c.Reason)
+			}
+		}
+		return true
+	})
+	return f
+}
+
+func lambdaNames(n analysis.Node) (names []string) {
+	analysis.Walk(n["lhs"], func(m analysis.Node) bool {
+		if m.Str("class") == "COLUMN_REF" {
+			for _, s := range columnNames(m) {
+				names = append(names, strings.ToLower(s))
+			}
+		}
+		return true
+	})
+	raw, _ := n["named_parameters"].([]any)
+	for _, r := range raw {
+		if s, ok := r.(string); ok {
+			names = append(names, strings.ToLower(s))
+		}
+	}
+	return names
+}
+
+// reference notes which scope a column stands in.
+func (p *prover) reference(n analysis.Node, sc *scope) *failure {
+	names := columnNames(n)
+	c, it, depth := sc.lookup(names)
+	if depth < 0 && len(names) == 1 && analysis.Clock(names[0]) {
+		return fail(n, "%s is one value for the whole statement", names[0])
+	}
+	at := sc
+	for d := 0; at != nil && (depth < 0 || d < depth); d++ {
+		at.correlated = true
+		at = at.outer
+	}
+	if at == p.rootSel && at != nil && it != nil {
+		p.refs[reflect.ValueOf(n).Pointer()] = ref{node: n, it: it, c: c}
+	}
+	return nil
+}
+
+// subquery proves a subquery within an expression: every bucket must see what
+// it would see over everything.
+func (p *prover) subquery(n analysis.Node, sc *scope, with *cte, conjunct analysis.Node) *failure {
+	query := n.Child("subquery").Child("node")
+	r, f := p.query(query, sc, with)
+	if f != nil {
+		return f
+	}
+	member := n.Str("subquery_type") == "ANY" && n.Str("comparison_type") == "COMPARE_EQUAL" && sameNode(n, conjunct) && len(r.cols) == 1
+	if member {
+		if c, _, depth := p.column(n.Child("child"), sc); c != nil && depth == 0 && common([]string{c.typ, r.cols[0].typ}) != "" {
+			if c.from != (base{}) && r.cols[0].from != (base{}) {
+				p.pairs = append(p.pairs, [2]base{c.from, r.cols[0].from})
+			}
+			if r.parted && sc.parted && p.comps == 1 && c.tag == 0 && r.cols[0].tag == 0 {
+				return nil
+			}
+		}
+	}
+	if r.parted {
+		f := fail(n, "a subquery reads all of its input")
+		f.cut, _ = p.alone(query)
+		return f
+	}
+	why := p.a.Unstable(p.ctx, query)
+	if why == "" || !p.anyParted() {
+		return nil
+	}
+	cut, correlated := p.alone(query)
+	if cut == nil && correlated && sc.parted {
+		return nil // evaluated once for each outer row, which is in one bucket
+	}
+	f = fail(n, "%s", why)
+	f.cut = cut
+	return f
+}
+
+// alone returns the query when it names nothing around it, so that it may be
+// computed on its own.
+func (p *prover) alone(query analysis.Node) (cut analysis.Node, correlated bool) {
+	probe := &prover{ctx: p.ctx, a: p.a, tables: p.tables, root: query, uses: map[string]int{}, refs: map[uintptr]ref{}}
+	sc := &scope{}
+	_, f := probe.query(query, sc, nil)
+	if f == nil && !sc.correlated {
+		return query, false
+	}
+	return nil, sc.correlated
+}
+
+func (p *prover) anyParted() bool {
+	for _, r := range p.roles {
+		if r.parted {
+			return true
+		}
+	}
+	return false
+}

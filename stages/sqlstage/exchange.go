@@ -1,0 +1,300 @@
+package sqlstage
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+
+	"github.com/duckdb/duckdb-go/v2"
+
+	"github.com/kinequet/kq/internal/durable"
+	"github.com/kinequet/kq/pipeline"
+	"github.com/kinequet/kq/stages/route"
+)
+
+// bucketColumn is the column of a routed part that says each row's bucket.
+const bucketColumn = "__kq_bucket"
+
+// piece is one of several pieces that a shard is computed in. Rows that agree in
+// the key are in the same one, so that what is parallel in the key by buckets is
+// so by pieces.
+type piece struct{ number, of int }
+
+var whole = piece{of: 1}
+
+const (
+	pieceSeed = 7919 // sets the pieces' hash apart from that of the buckets
+	maxPieces = 64
+)
+
+// routes reports whether the task needs kq_bucket.
+func (s *Session) routes() bool {
+	if s.t.Output.Route != nil {
+		return true
+	}
+	for _, in := range s.t.Inputs {
+		if in.Kind == pipeline.Hash || in.Kind == pipeline.Range {
+			return true
+		}
+	}
+	return false
+}
+
+// bucketQuery reads the shard's buckets from the parts of the task that routed
+// them: only files that have such rows, and of these only the row groups.
+func (s *Session) bucketQuery(in *pipeline.TaskInput, shard *pipeline.Shard) (string, error) {
+	if shard.Buckets == nil {
+		return "", fmt.Errorf("a shard of %s has no buckets", s.t.Name)
+	}
+	all := s.parts[in.Task]
+	var files []string
+	var some string
+	for _, parts := range all {
+		for _, p := range parts {
+			some = p.Path
+			if bucketRows(p, *shard.Buckets) > 0 {
+				files = append(files, p.Path)
+			}
+		}
+	}
+	if some == "" {
+		return "", fmt.Errorf("task %s has no parts", in.Task)
+	}
+	if len(files) == 0 {
+		return "SELECT " + s.stored(in) + " FROM " + readParts([]string{some}) + " WHERE false", nil
+	}
+	return fmt.Sprintf("SELECT %s FROM %s WHERE %s BETWEEN %d AND %d", s.stored(in), readParts(files), bucketColumn, shard.Buckets[0], shard.Buckets[1]), nil
+}
+
+// bucketRows is how many rows of a part are in the buckets, by the ledger.
+func bucketRows(p pipeline.StoredPart, buckets [2]int) (rows int64) {
+	for b := buckets[0]; b <= buckets[1] && b < len(p.Buckets); b++ {
+		rows += p.Buckets[b]
+	}
+	return rows
+}
+
+// rangeQuery reads the rows of a source whose key is in the shard's range.
+func rangeQuery(src *pipeline.Input, in *pipeline.TaskInput, shard *pipeline.Shard) string {
+	r, column := shard.Range, ident(in.Key[0])
+	some := &pipeline.Shard{}
+	for _, f := range r.Files[in.Name] {
+		some.Slices = append(some.Slices, pipeline.Slice{File: f, Whole: true})
+	}
+	var conds []string
+	if r.Null {
+		conds = append(conds, column+" IS NULL")
+	}
+	if r.Low != "" {
+		conds = append(conds, column+" >= "+r.Low)
+	}
+	if r.High != "" {
+		conds = append(conds, column+" < "+r.High)
+	}
+	if !r.Null && len(conds) == 0 {
+		conds = append(conds, column+" IS NOT NULL")
+	}
+	query := sourceQuery(src, some)
+	if len(some.Slices) == len(src.Files) {
+		query = sourceQuery(src, nil)
+	}
+	return "SELECT * FROM (" + query + ") WHERE " + strings.Join(conds, " AND ")
+}
+
+// pieces computes a shard, in as many pieces as memory asks for.
+func (s *Session) pieces(ctx context.Context, shard *pipeline.Shard, out string, m *pipeline.Metrics) ([]pipeline.Written, error) {
+	for n := 1; ; {
+		*m = pipeline.Metrics{}
+		written, err := s.attempt(ctx, shard, n, out, m)
+		if err == nil || ctx.Err() != nil || !outOfMemory(err) {
+			return written, err
+		}
+		switch {
+		case s.t.Raw != "" && !s.raw:
+			s.raw = true
+		case s.divisible() && n < maxPieces:
+			n *= 2
+		default:
+			return written, err
+		}
+		for _, w := range written {
+			_ = durable.Remove(w.Path)
+		}
+	}
+}
+
+// attempt computes a shard in n pieces.
+func (s *Session) attempt(ctx context.Context, shard *pipeline.Shard, n int, out string, m *pipeline.Metrics) (written []pipeline.Written, err error) {
+	for i := range n {
+		path := out
+		if i > 0 {
+			ext := filepath.Ext(out)
+			path = fmt.Sprintf("%s.%d%s", strings.TrimSuffix(out, ext), i, ext)
+		}
+		w, err := s.piece(ctx, shard, piece{i, n}, path, m)
+		written = append(written, w)
+		if err != nil {
+			return written, err
+		}
+	}
+	return written, nil
+}
+
+// divisible reports whether the shard can be computed piece by piece.
+func (s *Session) divisible() bool {
+	for _, in := range s.t.Inputs {
+		if len(in.Hash) > 0 && in.Divided() {
+			return true
+		}
+	}
+	return false
+}
+
+func outOfMemory(err error) bool {
+	var d *duckdb.Error
+	return errors.As(err, &d) && d.Type == duckdb.ErrorTypeOutOfMemory
+}
+
+// piece computes one piece of a shard and adds to its metrics.
+func (s *Session) piece(ctx context.Context, shard *pipeline.Shard, p piece, out string, m *pipeline.Metrics) (pipeline.Written, error) {
+	w := pipeline.Written{Path: out}
+	rowsIn := max(0, shard.Rows)
+	for i := range s.t.Inputs {
+		in := &s.t.Inputs[i]
+		if !in.Divided() {
+			continue
+		}
+		if err := s.view(ctx, in, shard, p); err != nil {
+			return w, s.explain(shard, err)
+		}
+		if in.Kind == pipeline.Forward {
+			continue
+		}
+		n, err := s.arrived(ctx, in, shard, p)
+		if err != nil {
+			return w, err
+		}
+		rowsIn += n
+	}
+	query, err := s.statement(ctx)
+	if err != nil {
+		return w, s.explain(shard, err)
+	}
+	r := s.t.Output.Route
+	if r != nil {
+		query = routed(query, r)
+	}
+	options := s.t.CopyOptions() + s.rowGroups(shard.Rows)
+	w.Rows, err = s.copy(ctx, "COPY ("+query+"\n) TO "+literal(out)+" ("+options+", USE_TMP_FILE false)", out)
+	if err != nil {
+		if ctx.Err() != nil {
+			return w, ctx.Err()
+		}
+		return w, classify(err, s.explain(shard, &cause{readError(err), err}))
+	}
+	m.Spilled = max(m.Spilled, s.spilled())
+	m.RowsIn += rowsIn
+	m.RowsOut += w.Rows
+	if s.t.Raw != "" && rowsIn > 10_000 && w.Rows > rowsIn/2 {
+		s.raw = true
+	}
+	if r != nil {
+		w.Buckets, err = s.count(ctx, out, r.Buckets, w.Rows)
+	}
+	return w, err
+}
+
+// cause shows a readable error and keeps the one behind it.
+type cause struct {
+	error
+	behind error
+}
+
+func (c *cause) Unwrap() error { return c.behind }
+
+// routed adds each row's bucket to a query, and brings the rows of a bucket
+// together.
+func routed(query string, r *pipeline.Route) string {
+	bucket := "0"
+	if r.Buckets > 1 {
+		bucket = fmt.Sprintf("%s(hash(%s), %d)", route.Function, strings.Join(r.Key, ", "), r.Buckets)
+	}
+	query = fmt.Sprintf("SELECT *, %s AS %s FROM (%s\n)", bucket, bucketColumn, query)
+	if r.Buckets > 1 {
+		query += " ORDER BY " + bucketColumn
+	}
+	return query
+}
+
+// count counts the rows of a routed part by bucket. Together they must be all
+// that were written.
+func (s *Session) count(ctx context.Context, path string, buckets int, rows int64) ([]int64, error) {
+	counts := make([]int64, buckets)
+	result, err := s.conn.QueryContext(ctx, "SELECT "+bucketColumn+", count(*) FROM "+readParts([]string{path})+" GROUP BY 1")
+	if err != nil {
+		return nil, fmt.Errorf("count the rows of each bucket: %w", readError(err))
+	}
+	defer result.Close()
+	var total int64
+	for result.Next() {
+		var bucket int
+		var n int64
+		if err := result.Scan(&bucket, &n); err != nil {
+			return nil, err
+		}
+		if bucket < 0 || bucket >= buckets {
+			return nil, fmt.Errorf("%s: a row has bucket %d of %d", s.t.Name, bucket, buckets)
+		}
+		counts[bucket] += n
+		total += n
+	}
+	if total != rows {
+		return nil, fmt.Errorf("%s: %d rows were written, but the buckets have %d", s.t.Name, rows, total)
+	}
+	return counts, result.Err()
+}
+
+// arrived counts the rows that a shard reads of a divided input. Of a hash edge
+// they must be as many as its producers have recorded.
+func (s *Session) arrived(ctx context.Context, in *pipeline.TaskInput, shard *pipeline.Shard, p piece) (rows int64, err error) {
+	if err := s.conn.QueryRowContext(ctx, "SELECT count(*) FROM "+ident(in.Name)).Scan(&rows); err != nil {
+		return 0, s.explain(shard, fmt.Errorf("count %s: %w", in.Name, readError(err)))
+	}
+	if in.Kind != pipeline.Hash || p.of > 1 {
+		return rows, nil
+	}
+	var sent int64
+	for _, parts := range s.parts[in.Task] {
+		for _, part := range parts {
+			sent += bucketRows(part, *shard.Buckets)
+		}
+	}
+	if sent != rows {
+		return rows, fmt.Errorf("%s: %d rows were sent to bucket %d, %d arrived: the parts are not what was recorded", in.Task, sent, shard.Buckets[0], rows)
+	}
+	return rows, nil
+}
+
+// DescribeKeys names what a shard has of its hash or range inputs, for people.
+func DescribeKeys(shard *pipeline.Shard) string {
+	switch b, r := shard.Buckets, shard.Range; {
+	case b != nil && b[0] == b[1]:
+		return fmt.Sprintf("bucket %d", b[0])
+	case b != nil:
+		return fmt.Sprintf("buckets %d to %d", b[0], b[1])
+	case r == nil:
+		return ""
+	case r.Null:
+		return "keys that are NULL"
+	case r.Low == "" && r.High == "":
+		return "all keys"
+	case r.Low == "":
+		return "keys below " + r.High
+	case r.High == "":
+		return "keys from " + r.Low
+	default:
+		return fmt.Sprintf("keys from %s to below %s", r.Low, r.High)
+	}
+}
