@@ -132,13 +132,14 @@ func (v variant) String() string {
 }
 
 // variants cuts the biggest table into each number of shards: all of them in all
-// modes, or each in one.
+// modes; or each in one, where 1 shard runs as kq decides, more of them with an
+// exchange wherever there can be one.
 func variants(all bool, shards ...int) (vs []variant) {
 	for i, n := range shards {
+		one := modes[min(len(modes)-1, n-1, 1)]
 		for j, mode := range modes {
-			// 1 shard runs as kq decides, 3 with an exchange wherever there can be one.
-			if all || j == i%min(2, len(modes)) {
-				vs = append(vs, variant{n, 1 + (n+j)%3, mode})
+			if all || mode == one {
+				vs = append(vs, variant{n, 1 + (i+j)%3, mode})
 			}
 		}
 	}
