@@ -57,11 +57,7 @@ type line struct {
 }
 
 func run(b *bench, scale float64, which string) (err error) {
-	root, err := filepath.Abs("benchmarks/data")
-	if err != nil {
-		return err
-	}
-	if b.suite, err = tpc.TPCH(root, scale); err != nil {
+	if b.suite, err = tpc.TPCH("benchmarks/data", scale); err != nil {
 		return err
 	}
 	if b.tmp, err = os.MkdirTemp("", "kq-tpch-"); err != nil {

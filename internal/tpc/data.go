@@ -25,8 +25,11 @@ var TPCHTables = []string{"customer", "lineitem", "nation", "orders", "part", "p
 // TPCH returns TPC-H at a scale factor with the named tables (none: all), and
 // makes below root what is not there yet.
 func TPCH(root string, scale float64, tables ...string) (*Suite, error) {
+	root, err := filepath.Abs(root)
+	if err != nil {
+		return nil, err
+	}
 	s := &Suite{Name: "tpch", Dir: filepath.Join(root, fmt.Sprintf("tpch-sf%g", scale)), Tables: TPCHTables}
-	var err error
 	if s.Queries, err = queriesIn(tpch, "tpch"); err != nil {
 		return nil, err
 	}
@@ -68,6 +71,10 @@ func TPCH(root string, scale float64, tables ...string) (*Suite, error) {
 // TPCDS returns TPC-DS at a scale factor, and makes below root what is not there
 // yet.
 func TPCDS(root string, scale float64) (*Suite, error) {
+	root, err := filepath.Abs(root)
+	if err != nil {
+		return nil, err
+	}
 	s := &Suite{Name: "tpcds", Dir: filepath.Join(root, fmt.Sprintf("tpcds-sf%g", scale))}
 	if !exists(s.Dir) {
 		err := staged(root, func(staging string) error {
@@ -128,12 +135,9 @@ func moveIn(from, to string) error {
 // environment returns a virtual environment of Python below root that holds the
 // packages.
 func environment(root string, packages []string) (string, error) {
-	venv, err := filepath.Abs(filepath.Join(root, "venv"))
-	if err != nil {
-		return "", err
-	}
+	venv := filepath.Join(root, "venv")
 	pip := filepath.Join(venv, "bin", "pip")
-	if _, err := os.Stat(pip); err != nil {
+	if !exists(pip) {
 		if err := command("python3", "-m", "venv", venv); err != nil {
 			return "", err
 		}

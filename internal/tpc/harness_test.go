@@ -174,10 +174,8 @@ func (w *world) shardSize(t testing.TB, q Query, n int) int64 {
 // job writes the job file of a query into an empty folder, and returns both.
 func (w *world) job(t testing.TB, q Query) (dir, file string) {
 	dir = t.TempDir()
-	s := *w.suite
-	s.Dir, _ = filepath.Abs(s.Dir)
 	file = filepath.Join(dir, "job.yaml")
-	if err := os.WriteFile(file, []byte(s.Job(q)), 0o644); err != nil {
+	if err := os.WriteFile(file, []byte(w.suite.Job(q)), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	return dir, file

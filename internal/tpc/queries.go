@@ -17,7 +17,7 @@ var tpch embed.FS
 // queries.
 type Suite struct {
 	Name    string
-	Dir     string // of the tables
+	Dir     string // of the tables; absolute
 	Tables  []string
 	Queries []Query
 }

@@ -38,6 +38,13 @@ func TestTPCDS(t *testing.T) {
 			}
 		})
 	}
+	rows := 0
+	for _, a := range w.answers {
+		if len(a.rows) > 0 {
+			rows++
+		}
+	}
+	t.Logf("%d of %d answers have rows", rows, len(w.answers))
 }
 
 // The sizes that the tests ask for must make the shards that they claim.
