@@ -34,7 +34,7 @@
 //
 //	go test ./internal/tpc
 //
-// takes about a minute: TPC-H at 1, 3 and 16 shards of the biggest table and
+// takes one to two minutes: TPC-H at 1, 3 and 16 shards of the biggest table and
 // with workers killed, TPC-DS at 3 shards.
 //
 //	go test ./internal/tpc -timeout 60m -tpch.all -tpcds.all
