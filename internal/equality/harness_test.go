@@ -277,7 +277,7 @@ func (w *world) run(stages []stage, size int64) (o outcome, plan string) {
 		w.t.Fatal(err)
 	}
 	defer os.RemoveAll(dir)
-	parts := map[string][][]pipeline.StoredPart{}
+	parts := map[string][][]string{}
 	for i := range g.Tasks {
 		t := &g.Tasks[i]
 		plan += fmt.Sprintf("%s: %d shards; ", t.Name, len(t.Shards))
@@ -289,7 +289,7 @@ func (w *world) run(stages []stage, size int64) (o outcome, plan string) {
 	var files []string
 	for _, shard := range parts[last.Name] {
 		for _, f := range shard {
-			files = append(files, "'"+f.Path+"'")
+			files = append(files, "'"+f+"'")
 		}
 	}
 	items := []string{}
@@ -306,11 +306,11 @@ func (w *world) run(stages []stage, size int64) (o outcome, plan string) {
 	return w.read("SELECT " + strings.Join(items, ", ") + " FROM read_parquet([" + strings.Join(files, ", ") + "], hive_partitioning = false)"), plan
 }
 
-func (w *world) task(g *pipeline.Graph, t *pipeline.Task, dir string, parts map[string][][]pipeline.StoredPart) error {
+func (w *world) task(g *pipeline.Graph, t *pipeline.Task, dir string, parts map[string][][]string) error {
 	ctx := context.Background()
 	s, err := sqlstage.Open(ctx, g, t, pipeline.Resources{
 		Threads: 2, Memory: 1 << 30, Spill: filepath.Join(dir, "spill"), OutDir: dir,
-		Parts: func(task string) ([][]pipeline.StoredPart, error) { return parts[task], nil },
+		Parts: func(task string) ([][]string, error) { return parts[task], nil },
 	})
 	if err != nil {
 		return err
@@ -318,15 +318,10 @@ func (w *world) task(g *pipeline.Graph, t *pipeline.Task, dir string, parts map[
 	defer s.Close()
 	for i := range t.Shards {
 		out := filepath.Join(dir, fmt.Sprintf("%s-%05d.parquet", t.Name, i))
-		written, _, err := s.Run(ctx, &t.Shards[i], out)
-		if err != nil {
+		if _, err := s.Run(ctx, &t.Shards[i], out); err != nil {
 			return err
 		}
-		var stored []pipeline.StoredPart
-		for _, f := range written {
-			stored = append(stored, pipeline.StoredPart{Path: f.Path, Part: pipeline.Part{Rows: f.Rows, Buckets: f.Buckets}})
-		}
-		parts[t.Name] = append(parts[t.Name], stored)
+		parts[t.Name] = append(parts[t.Name], []string{out})
 	}
 	return nil
 }
