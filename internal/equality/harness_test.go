@@ -1,13 +1,16 @@
 package equality
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"flag"
 	"fmt"
+	"maps"
 	"math"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"sort"
 	"strconv"
@@ -22,7 +25,7 @@ import (
 )
 
 var (
-	count = flag.Int("sql.n", envInt("KQ_SQL_N", 2000), "how many random statements to try")
+	count = flag.Int("sql.n", envInt("KQ_SQL_N", 5000), "how many random statements to try")
 	seed  = flag.Uint64("sql.seed", uint64(envInt("KQ_SQL_SEED", 1)), "seed of the random statements")
 )
 
@@ -47,6 +50,7 @@ type world struct {
 	conn    *sql.Conn
 	engine  *sqlstage.Engine
 	sources map[string]source
+	signed  bool // results tell -0.0 from 0.0
 }
 
 // stage is one stage of a case.
@@ -55,7 +59,15 @@ type stage struct {
 	materialize bool
 }
 
+// newWorld is the world of the table of statements.
 func newWorld(t testing.TB) *world {
+	w := openWorld(t)
+	w.signed = true
+	w.data()
+	return w
+}
+
+func openWorld(t testing.TB) *world {
 	ctx := context.Background()
 	w := &world{t: t, dir: t.TempDir(), sources: map[string]source{}}
 	var err error
@@ -69,7 +81,6 @@ func newWorld(t testing.TB) *world {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { w.engine.Close(); w.conn.Close(); w.db.Close() })
-	w.data()
 	return w
 }
 
@@ -161,40 +172,63 @@ const wide = `SELECT i AS id, CASE WHEN i % 7 = 0 THEN NULL ELSE i % 120 END::TI
 // outcome is a result, or the error instead.
 type outcome struct {
 	columns []string // "name TYPE"
-	rows    []string
+	rows    []row
 	err     error
+	// untyped: kq learns the columns by running, and writes integers wider than
+	// 64 bits as Parquet can hold them.
+	untyped bool
+}
+
+// row is one row as text that tells apart what differs. The floats stand beside
+// the text: the order of a sum decides their last bits, nothing else may.
+type row struct {
+	text   string
+	floats []float64
+}
+
+func (r row) String() string {
+	text := r.text
+	for _, f := range r.floats {
+		text = strings.Replace(text, "#", strconv.FormatFloat(f, 'g', -1, 64), 1)
+	}
+	return text
 }
 
 // reference runs the stages as views over the whole input.
-func (w *world) reference(stages []stage) outcome {
-	ctx := context.Background()
+func (w *world) reference(stages []stage) outcome { return reference(w.conn, stages, w.signed) }
+
+func reference(conn *sql.Conn, stages []stage, signed bool) outcome {
 	for i, s := range stages[:len(stages)-1] {
-		kind := "VIEW"
-		if s.materialize {
-			kind = "TABLE"
-		}
-		if _, err := w.conn.ExecContext(ctx, fmt.Sprintf("CREATE TEMP %s %s AS %s", kind, s.name, s.sql)); err != nil {
-			w.drop(stages[:i])
+		if err := declare(conn, s); err != nil {
+			drop(conn, stages[:i])
 			return outcome{err: err}
 		}
 	}
-	defer w.drop(stages[:len(stages)-1])
-	return w.read(stages[len(stages)-1].sql)
+	defer drop(conn, stages[:len(stages)-1])
+	return read(conn, stages[len(stages)-1].sql, signed)
 }
 
-func (w *world) drop(stages []stage) {
+func kindOf(s stage) string {
+	if s.materialize {
+		return "TABLE"
+	}
+	return "VIEW"
+}
+
+func declare(conn *sql.Conn, s stage) error {
+	_, err := conn.ExecContext(context.Background(), fmt.Sprintf("CREATE TEMP %s %s AS %s", kindOf(s), s.name, s.sql))
+	return err
+}
+
+func drop(conn *sql.Conn, stages []stage) {
 	for _, s := range slices.Backward(stages) {
-		kind := "VIEW"
-		if s.materialize {
-			kind = "TABLE"
-		}
-		_, _ = w.conn.ExecContext(context.Background(), "DROP "+kind+" IF EXISTS "+s.name)
+		_, _ = conn.ExecContext(context.Background(), "DROP "+kindOf(s)+" IF EXISTS "+s.name)
 	}
 }
 
-// read runs a query and renders its rows as text that tells apart what differs.
-func (w *world) read(query string) (o outcome) {
-	rows, err := w.conn.QueryContext(context.Background(), query)
+// read runs a query. signed tells -0.0 from 0.0.
+func read(conn *sql.Conn, query string, signed bool) (o outcome) {
+	rows, err := conn.QueryContext(context.Background(), query)
 	if err != nil {
 		return outcome{err: err}
 	}
@@ -204,7 +238,7 @@ func (w *world) read(query string) (o outcome) {
 		return outcome{err: err}
 	}
 	for _, t := range types {
-		o.columns = append(o.columns, t.Name())
+		o.columns = append(o.columns, t.Name()+" "+t.DatabaseTypeName())
 	}
 	dest := make([]any, len(types))
 	for i := range dest {
@@ -214,102 +248,182 @@ func (w *world) read(query string) (o outcome) {
 		if err := rows.Scan(dest...); err != nil {
 			return outcome{err: err}
 		}
-		var b strings.Builder
+		r := renderer{signed: signed}
 		for _, d := range dest {
-			render(&b, *d.(*any))
-			b.WriteByte('|')
+			r.value(*d.(*any))
+			r.WriteByte('|')
 		}
-		o.rows = append(o.rows, b.String())
+		o.rows = append(o.rows, row{r.String(), r.floats})
 	}
 	o.err = rows.Err()
 	return o
 }
 
-func render(b *strings.Builder, v any) {
+// renderer makes a row of values.
+type renderer struct {
+	strings.Builder
+	floats []float64
+	signed bool
+}
+
+func (r *renderer) value(v any) {
 	switch v := v.(type) {
+	case float32:
+		r.value(float64(v))
 	case float64:
-		// The order of a sum decides its last bits, nothing else may.
-		if v != 0 && !math.IsInf(v, 0) && !math.IsNaN(v) {
-			fmt.Fprintf(b, "%.9e", v)
+		if r.signed && v == 0 && math.Signbit(v) {
+			r.WriteString("-0")
 			return
 		}
-		fmt.Fprint(b, v)
+		r.WriteByte('#')
+		r.floats = append(r.floats, v)
 	case []any:
+		r.WriteByte('[')
 		for _, e := range v {
-			b.WriteByte('[')
-			render(b, e)
+			r.value(e)
+			r.WriteByte(',')
+		}
+		r.WriteByte(']')
+	case map[string]any:
+		for _, k := range slices.Sorted(maps.Keys(v)) {
+			r.WriteString(strconv.Quote(k) + ":")
+			r.value(v[k])
 		}
 	case string:
-		b.WriteString(strconv.Quote(v))
+		r.WriteString(strings.ReplaceAll(strconv.Quote(v), "#", `\x23`))
 	default:
-		fmt.Fprintf(b, "%v", v)
+		fmt.Fprintf(r, "%v", v)
 	}
 }
 
-// run executes the stages with kq, with shards of about size decoded bytes.
-func (w *world) run(stages []stage, size int64) (o outcome, plan string) {
-	ctx := context.Background()
-	job := &pipeline.Job{File: "job.yaml", Name: "case", ShardSize: size, Positions: map[string]pipeline.Pos{}}
-	for name, s := range w.sources {
-		used := false
-		for _, st := range stages {
-			used = used || strings.Contains(strings.ToLower(st.sql), name)
-		}
-		if used {
-			job.Sources = append(job.Sources, pipeline.Source{Name: name, Type: s.function, URIs: s.files})
-		}
+// settings is how a job runs, as opposed to what it computes.
+type settings struct {
+	size     int64                         // decoded bytes a shard aims at
+	small    int64                         // bytes up to which shards may read an input whole; 0: the default
+	threads  int                           // 0: 2
+	exchange string                        // the job's key of that name; "": always
+	files    func(files []string) []string // the files of a source; nil: as declared
+}
+
+// exchanges reports whether jobs have the key that switches the exchange.
+func exchanges() bool { return switchExchange(new(pipeline.Job), "always") }
+
+// switchExchange sets the job's key, if there is one.
+func switchExchange(job *pipeline.Job, to string) bool {
+	f := reflect.ValueOf(job).Elem().FieldByName("Exchange")
+	if !f.IsValid() || f.Kind() != reflect.String {
+		return false
 	}
-	sort.Slice(job.Sources, func(i, j int) bool { return job.Sources[i].Name < job.Sources[j].Name })
-	for i, s := range stages {
-		job.Stages = append(job.Stages, pipeline.Stage{Name: s.name, SQL: s.sql, Materialize: s.materialize || i == len(stages)-1, Retry: pipeline.Retry{Attempts: 1}})
-	}
-	g, err := pipeline.Compile(ctx, job, w.engine, pipeline.CompileOptions{
-		Open: func(s pipeline.Source) (pipeline.Relation, []string, error) {
-			return pipeline.Relation{Function: s.Type, Args: w.sources[s.Name].args}, s.URIs, nil
-		},
-		Suggest: spec.Suggest,
-	})
+	f.SetString(to)
+	return true
+}
+
+// run executes the stages with kq, with shards of about size decoded bytes, and
+// returns what the last one gives.
+func (w *world) run(stages []stage, o settings) (outcome, string) {
+	last := stages[len(stages)-1].name
+	outcomes, plan := w.runAll(stages, []string{last}, o)
+	return outcomes[last], plan
+}
+
+// runAll executes the stages as one job and returns what those in results give.
+func (w *world) runAll(stages []stage, results []string, o settings) (outcomes map[string]outcome, plan string) {
+	outcomes = map[string]outcome{}
+	g, err := w.compile(stages, results, o)
 	if err != nil {
-		return outcome{err: err}, ""
+		for _, name := range results {
+			outcomes[name] = outcome{err: err}
+		}
+		return outcomes, ""
 	}
 	dir, err := os.MkdirTemp(w.dir, "parts")
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	defer os.RemoveAll(dir)
-	parts := map[string][][]string{}
+	parts, failed := map[string][][]string{}, map[string]error{}
 	for i := range g.Tasks {
 		t := &g.Tasks[i]
 		plan += fmt.Sprintf("%s: %d shards; ", t.Name, len(t.Shards))
-		if err := w.task(g, t, dir, parts); err != nil {
-			return outcome{err: err}, plan
+		for _, need := range t.Needs {
+			if failed[t.Name] == nil {
+				failed[t.Name] = failed[need]
+			}
+		}
+		if failed[t.Name] == nil {
+			failed[t.Name] = w.task(g, t, dir, parts, o)
 		}
 	}
-	last := g.Task(stages[len(stages)-1].name)
+	for _, name := range results {
+		if err := failed[name]; err != nil {
+			outcomes[name] = outcome{err: err}
+			continue
+		}
+		o := read(w.conn, resultOf(g.Task(name), parts[name]), w.signed)
+		o.untyped = g.Task(name).Output.Dynamic
+		outcomes[name] = o
+	}
+	return outcomes, plan
+}
+
+// compile makes the graph of the stages over the sources that they name.
+func (w *world) compile(stages []stage, results []string, o settings) (*pipeline.Graph, error) {
+	job := &pipeline.Job{File: "job.yaml", Name: "case", ShardSize: o.size, Positions: map[string]pipeline.Pos{}}
+	switchExchange(job, cmp.Or(o.exchange, "always"))
+	for name, s := range w.sources {
+		used := false
+		for _, st := range stages {
+			used = used || strings.Contains(strings.ToLower(st.sql), name)
+		}
+		if used {
+			files := s.files
+			if o.files != nil {
+				files = o.files(slices.Clone(files))
+			}
+			job.Sources = append(job.Sources, pipeline.Source{Name: name, Type: s.function, URIs: files})
+		}
+	}
+	sort.Slice(job.Sources, func(i, j int) bool { return job.Sources[i].Name < job.Sources[j].Name })
+	for _, s := range stages {
+		job.Stages = append(job.Stages, pipeline.Stage{
+			Name: s.name, SQL: s.sql, Materialize: s.materialize || slices.Contains(results, s.name), Retry: pipeline.Retry{Attempts: 1},
+		})
+	}
+	return pipeline.Compile(context.Background(), job, w.engine, pipeline.CompileOptions{
+		Open: func(s pipeline.Source) (pipeline.Relation, []string, error) {
+			return pipeline.Relation{Function: s.Type, Args: w.sources[s.Name].args}, s.URIs, nil
+		},
+		Small:   o.small,
+		Suggest: spec.Suggest,
+	})
+}
+
+// resultOf is the query that reads a task's parts.
+func resultOf(t *pipeline.Task, parts [][]string) string {
 	var files []string
-	for _, shard := range parts[last.Name] {
+	for _, shard := range parts {
 		for _, f := range shard {
 			files = append(files, "'"+f+"'")
 		}
 	}
 	items := []string{}
-	if last.Output.Dynamic {
+	if t.Output.Dynamic {
 		items = []string{"*"}
 	}
-	for _, c := range last.Output.Columns {
-		if last.Output.Dynamic {
+	for _, c := range t.Output.Columns {
+		if t.Output.Dynamic {
 			break
 		}
 		name := `"` + strings.ReplaceAll(c.Name, `"`, `""`) + `"`
 		items = append(items, fmt.Sprintf("CAST(%s AS %s) AS %[1]s", name, c.Type))
 	}
-	return w.read("SELECT " + strings.Join(items, ", ") + " FROM read_parquet([" + strings.Join(files, ", ") + "], hive_partitioning = false)"), plan
+	return "SELECT " + strings.Join(items, ", ") + " FROM read_parquet([" + strings.Join(files, ", ") + "], hive_partitioning = false)"
 }
 
-func (w *world) task(g *pipeline.Graph, t *pipeline.Task, dir string, parts map[string][][]string) error {
+func (w *world) task(g *pipeline.Graph, t *pipeline.Task, dir string, parts map[string][][]string, o settings) error {
 	ctx := context.Background()
 	s, err := sqlstage.Open(ctx, g, t, pipeline.Resources{
-		Threads: 2, Memory: 1 << 30, Spill: filepath.Join(dir, "spill"), OutDir: dir,
+		Threads: cmp.Or(o.threads, 2), Memory: 1 << 30, Spill: filepath.Join(dir, "spill"), OutDir: dir,
 		Parts: func(task string) ([][]string, error) { return parts[task], nil },
 	})
 	if err != nil {
@@ -326,7 +440,8 @@ func (w *world) task(g *pipeline.Graph, t *pipeline.Task, dir string, parts map[
 	return nil
 }
 
-// same compares outcomes: names of columns, and rows, in order where asked.
+// same compares outcomes: names and types of columns, and rows, in order where
+// asked. It returns what differs, or "".
 func same(want, got outcome, ordered bool) string {
 	if want.err != nil || got.err != nil {
 		if (want.err == nil) != (got.err == nil) {
@@ -334,40 +449,110 @@ func same(want, got outcome, ordered bool) string {
 		}
 		return ""
 	}
+	if got.untyped {
+		want.columns, got.columns = names(want.columns), names(got.columns)
+	}
 	if !slices.Equal(want.columns, got.columns) {
 		return fmt.Sprintf("columns are %q, want %q", got.columns, want.columns)
 	}
 	a, b := slices.Clone(want.rows), slices.Clone(got.rows)
 	if !ordered {
-		slices.Sort(a)
-		slices.Sort(b)
+		slices.SortFunc(a, compareRows)
+		slices.SortFunc(b, compareRows)
 	}
 	if len(a) != len(b) {
-		return fmt.Sprintf("%d rows, want %d", len(b), len(a))
+		return fmt.Sprintf("%d rows, want %d; the first that differs is %s", len(b), len(a), firstDifference(a, b))
 	}
 	for i := range a {
-		if a[i] != b[i] {
+		if alike(a[i], b[i]) {
+			continue
+		}
+		// Rows whose floats differ in the last bits may have changed places.
+		j := i + 1
+		for !ordered && j < len(b) && b[j].text == a[i].text && !alike(a[i], b[j]) {
+			j++
+		}
+		if ordered || j == len(b) || !alike(a[i], b[j]) {
 			return fmt.Sprintf("row %d is %s, want %s", i, b[i], a[i])
 		}
+		b[i], b[j] = b[j], b[i]
 	}
 	return ""
 }
 
+func names(columns []string) []string {
+	out := slices.Clone(columns)
+	for i, c := range out {
+		out[i] = c[:strings.LastIndexByte(c, ' ')]
+	}
+	return out
+}
+
+func firstDifference(want, got []row) string {
+	for i := range max(len(want), len(got)) {
+		switch {
+		case i >= len(want):
+			return got[i].String() + ", which is too much"
+		case i >= len(got):
+			return want[i].String() + ", which is missing"
+		case !alike(want[i], got[i]):
+			return fmt.Sprintf("%s, want %s", got[i], want[i])
+		}
+	}
+	return "none"
+}
+
+func compareRows(a, b row) int {
+	return cmp.Or(strings.Compare(a.text, b.text), slices.Compare(a.floats, b.floats))
+}
+
+// alike reports whether rows are equal but for the last bits of their floats.
+func alike(a, b row) bool {
+	return a.text == b.text && slices.EqualFunc(a.floats, b.floats, func(x, y float64) bool {
+		return x == y || math.IsNaN(x) && math.IsNaN(y) || math.Abs(x-y) <= 1e-9*max(1, math.Abs(x), math.Abs(y)) && !math.IsInf(x, 0) && !math.IsInf(y, 0)
+	})
+}
+
 // The comparison must be able to fail: each wrong result is told apart.
 func TestComparison(t *testing.T) {
-	right := outcome{columns: []string{"a"}, rows: []string{"1|", "2|"}}
+	ints := func(texts ...string) (rows []row) {
+		for _, s := range texts {
+			rows = append(rows, row{text: s})
+		}
+		return rows
+	}
+	floats := func(pairs ...[2]float64) outcome {
+		o := outcome{columns: []string{"x DOUBLE", "y DOUBLE"}}
+		for _, p := range pairs {
+			o.rows = append(o.rows, row{"#|#|", p[:]})
+		}
+		return o
+	}
+	right := outcome{columns: []string{"a INTEGER"}, rows: ints("1|", "2|")}
 	for _, wrong := range []outcome{
-		{columns: []string{"b"}, rows: right.rows},
-		{columns: right.columns, rows: []string{"1|"}},
-		{columns: right.columns, rows: []string{"1|", "2|", "2|"}},
-		{columns: right.columns, rows: []string{"1|", "3|"}},
+		{columns: []string{"b INTEGER"}, rows: right.rows},
+		{columns: []string{"a BIGINT"}, rows: right.rows},
+		{columns: right.columns, rows: ints("1|")},
+		{columns: right.columns, rows: ints("1|", "2|", "2|")},
+		{columns: right.columns, rows: ints("1|", "3|")},
 		{err: os.ErrInvalid},
 	} {
 		if same(right, wrong, false) == "" {
 			t.Errorf("%v passes for %v", wrong, right)
 		}
 	}
-	if same(right, outcome{columns: right.columns, rows: []string{"2|", "1|"}}, true) == "" {
+	if same(right, outcome{columns: right.columns, rows: ints("2|", "1|")}, true) == "" {
 		t.Error("order is not compared")
+	}
+	for _, wrong := range []outcome{floats([2]float64{1, 2}), floats([2]float64{math.Inf(1), 3}), floats([2]float64{math.NaN(), 3})} {
+		if same(floats([2]float64{1, 3}), wrong, false) == "" {
+			t.Errorf("%v passes for 1 and 3", wrong)
+		}
+	}
+	third := 1.0 / 3
+	a := floats([2]float64{third, 2}, [2]float64{math.Nextafter(third, 1), 1})
+	b := floats([2]float64{third, 1}, [2]float64{math.Nextafter(third, 1), 2})
+	if why := same(a, b, false); why != "" {
+		t.Errorf("the last bits of floats are compared: %s", why)
 	}
 }

@@ -1,292 +1,241 @@
 package equality
 
 import (
+	"database/sql"
+	"errors"
 	"fmt"
 	"math/rand/v2"
-	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
+
+	"github.com/duckdb/duckdb-go/v2"
 )
 
-// query is a random SELECT, kept in pieces so that it can be made smaller.
-type query struct {
-	with     []string
-	distinct bool
-	items    []string
-	from     string
-	joins    []string
-	where    []string
-	group    []string
-	having   []string
-	qualify  string
-	order    []string
-	limit    string
-	union    string
+// Statements run in batches, each the stages of one job: reading the inputs'
+// footers and declaring them costs as much as a statement does.
+const (
+	batch = 20
+	lanes = 2    // batches at a time
+	rows  = 4000 // of a result that is worth comparing
+)
+
+// tally is what became of the random statements.
+type tally struct {
+	refused, failed, vague, large, compared, cut, shards int
 }
 
-func (q query) String() string {
-	var b strings.Builder
-	clause := func(word, sep string, parts []string) {
-		if len(parts) > 0 {
-			b.WriteString(" " + word + " " + strings.Join(parts, sep))
-		}
-	}
-	clause("WITH", ", ", q.with)
-	b.WriteString(" SELECT ")
-	if q.distinct {
-		b.WriteString("DISTINCT ")
-	}
-	b.WriteString(strings.Join(q.items, ", ") + " FROM " + q.from)
-	clause("", " ", q.joins)
-	clause("WHERE", " AND ", q.where)
-	clause("GROUP BY", ", ", q.group)
-	clause("HAVING", " AND ", q.having)
-	if q.qualify != "" {
-		b.WriteString(" QUALIFY " + q.qualify)
-	}
-	b.WriteString(q.union)
-	clause("ORDER BY", ", ", q.order)
-	b.WriteString(q.limit)
-	return strings.TrimSpace(b.String())
+func (a *tally) add(b tally) {
+	a.refused += b.refused
+	a.failed += b.failed
+	a.vague += b.vague
+	a.large += b.large
+	a.compared += b.compared
+	a.cut += b.cut
+	a.shards += b.shards
 }
 
-// smaller lists versions of q with one piece less.
-func (q query) smaller() (all []query) {
-	drop := func(list *[]string, least int) {
-		for i := range *list {
-			if len(*list) > least {
-				old := *list
-				*list = slices.Delete(slices.Clone(old), i, i+1)
-				all = append(all, q)
-				*list = old
-			}
-		}
-	}
-	for _, list := range []*[]string{&q.joins, &q.where, &q.having, &q.order, &q.with} {
-		drop(list, 0)
-	}
-	drop(&q.items, 1)
-	for _, s := range []*string{&q.qualify, &q.limit, &q.union} {
-		if old := *s; old != "" {
-			*s = ""
-			all = append(all, q)
-			*s = old
-		}
-	}
-	if q.distinct {
-		q.distinct = false
-		all = append(all, q)
-	}
-	return all
+// lane runs batches in a world of its own.
+type lane struct {
+	*world
+	twin *sql.Conn
+	tally
 }
 
-// generator makes random statements over facts (as f), dims and the others.
-type generator struct{ *rand.Rand }
-
-func (g generator) pick(options ...string) string { return options[g.IntN(len(options))] }
-
-func (g generator) number(depth int) string {
-	if depth <= 0 {
-		return g.pick("f.id", "f.k", "f.v", "f.k", fmt.Sprint(g.IntN(200)), "NULL", "length(f.s)", "f.x")
-	}
-	a, b := g.number(depth-1), g.number(depth-1)
-	switch g.IntN(9) {
-	case 0:
-		return "(" + a + " + " + b + ")"
-	case 1:
-		return "(" + a + " * 3 - " + b + ")"
-	case 2:
-		return "coalesce(" + a + ", " + b + ")"
-	case 3:
-		return "CASE WHEN " + g.boolean(depth-1) + " THEN " + a + " ELSE " + b + " END"
-	case 4:
-		return "nullif(" + a + ", " + b + ")"
-	case 5:
-		return "abs(" + a + ")"
-	case 6:
-		return "greatest(" + a + ", " + b + ")"
-	case 7:
-		return "(SELECT " + g.pick("max(d.w)", "count(*)", "min(d.k)") + " FROM dims d WHERE d.grp " + g.pick("=", "<", ">") + " " + g.pick("2", "f.k % 5") + ")"
-	}
-	return a
-}
-
-func (g generator) text() string {
-	return g.pick("f.s", "upper(f.s)", "f.s || '-' || f.k", "coalesce(f.s, '?')", "substr(f.s, 2, 4)", "f.d::VARCHAR", "CASE WHEN f.b THEN 'yes' END")
-}
-
-func (g generator) boolean(depth int) string {
-	if depth <= 0 {
-		return g.pick("f.b", "f.v IS NULL", "f.s IS NOT NULL", fmt.Sprintf("f.k < %d", g.IntN(110)), fmt.Sprintf("f.id >= %d", g.IntN(40000)),
-			fmt.Sprintf("f.id BETWEEN %d AND %d", g.IntN(20000), g.IntN(40000)), "f.s LIKE '%1%'", "f.d > DATE '2020-06-01'", fmt.Sprintf("f.v IN (%d, 31, NULL)", g.IntN(1000)))
-	}
-	switch g.IntN(7) {
-	case 0:
-		return "(" + g.boolean(depth-1) + " OR " + g.boolean(depth-1) + ")"
-	case 1:
-		return "NOT (" + g.boolean(depth-1) + ")"
-	case 2:
-		return g.number(depth-1) + g.pick(" < ", " >= ", " = ", " IS DISTINCT FROM ") + g.number(depth-1)
-	case 3:
-		return "f.k " + g.pick("IN", "NOT IN") + " (SELECT " + g.pick("k", "w", "grp") + " FROM dims WHERE " + g.pick("grp < 3", "w IS NOT NULL", "true") + ")"
-	case 4:
-		return g.pick("", "NOT ") + "EXISTS (SELECT 1 FROM " + g.pick("dims", "facts") + " e WHERE e.k = f.k AND e.k > " + fmt.Sprint(g.IntN(100)) + ")"
-	}
-	return g.boolean(depth - 1)
-}
-
-func (g generator) aggregate() string {
-	arg := g.number(1)
-	call := g.pick("count(*)", "count("+arg+")", "sum(f.v)", "min("+arg+")", "max("+arg+")", "avg(f.v)", "count(DISTINCT f.k)", "sum(f.m)", "bool_or(f.b)", "min("+g.text()+")", "stddev(f.v)", "list(f.id ORDER BY f.id)[1:3]")
-	if g.IntN(4) == 0 && !strings.Contains(call, "[") {
-		call += " FILTER (" + g.boolean(0) + ")"
-	}
-	return call
-}
-
-// statement makes one SELECT; input is the relation that it reads as f.
-func (g generator) statement(input string) (q query) {
-	q.from = input + " f"
-	if g.IntN(8) == 0 {
-		q.with = []string{"c AS (SELECT * FROM " + input + " WHERE k > " + fmt.Sprint(g.IntN(90)) + ")"}
-		q.from = "c f"
-	}
-	if g.IntN(8) == 0 {
-		q.from = "(SELECT * FROM " + input + " f WHERE " + g.boolean(1) + ") f"
-	}
-	for i := range g.IntN(3) {
-		on := fmt.Sprintf("j%d.k = f.k", i)
-		if g.IntN(4) == 0 {
-			on = fmt.Sprintf("j%d.k = f.k AND j%[1]d.grp > %d", i, g.IntN(4))
-		}
-		q.joins = append(q.joins, fmt.Sprintf("%s dims j%d ON %s", g.pick("JOIN", "JOIN", "LEFT JOIN", "RIGHT JOIN", "FULL JOIN", "SEMI JOIN", "ANTI JOIN"), i, on))
-	}
-	for range g.IntN(3) {
-		q.where = append(q.where, g.boolean(2))
-	}
-	kind := g.IntN(4)
-	if kind == 0 {
-		if g.IntN(3) > 0 {
-			q.group = []string{g.pick("f.k", "f.b", "f.k % 7", "f.s", "ROLLUP (f.b, f.k % 3)")}
-			if !strings.HasPrefix(q.group[0], "ROLLUP") {
-				q.items = append(q.items, q.group[0]+" AS g")
-			}
-		}
-		for i := range 1 + g.IntN(3) {
-			q.items = append(q.items, fmt.Sprintf("%s AS a%d", g.aggregate(), i))
-		}
-		if g.IntN(3) == 0 {
-			q.having = []string{"count(*) > " + fmt.Sprint(g.IntN(400))}
-		}
-		return q
-	}
-	q.items = []string{"f.id AS id", "f.k AS k", "f.v AS v", "f.s AS s", "f.b AS b", "f.d AS d", "f.x AS x", "f.m AS m"}
-	for i := range 1 + g.IntN(3) {
-		q.items = append(q.items, fmt.Sprintf("%s AS e%d", g.pick(g.number(2), g.text(), g.boolean(1)), i))
-	}
-	for i, j := range q.joins {
-		if !strings.Contains(j, "SEMI") && !strings.Contains(j, "ANTI") && g.IntN(2) == 0 {
-			q.items = append(q.items, fmt.Sprintf("j%d.label AS l%d", i, i))
-		}
-	}
+// answer is DuckDB's answer to a statement that can be compared; otherwise what
+// is wrong with it is counted.
+func (l *lane) answer(s stage, count *tally) (outcome, bool) {
+	o := read(l.conn, s.sql, false)
+	var e *duckdb.Error
 	switch {
-	case kind == 1 && g.IntN(2) == 0 && len(q.joins) == 0:
-		q.items = append(q.items, g.pick("row_number() OVER (PARTITION BY f.k ORDER BY f.id)", "sum(f.v) OVER (PARTITION BY f.b ORDER BY f.id)", "lag(f.k, 2) OVER (ORDER BY f.id)", "count(*) OVER ()")+" AS w")
-	case kind == 1 && len(q.joins) == 0:
-		q.qualify = fmt.Sprintf("row_number() OVER (PARTITION BY f.k ORDER BY f.id) <= %d", 1+g.IntN(5))
-	case kind == 2 && g.IntN(3) == 0:
-		q.distinct = true
-	case kind == 2 && g.IntN(3) == 0 && len(q.joins) == 0:
-		q.order = []string{g.pick("f.id", "f.id DESC", "f.v NULLS FIRST, f.id", "f.s DESC, f.id")}
-		if g.IntN(2) == 0 {
-			q.limit = fmt.Sprintf(" LIMIT %d", g.IntN(3000))
+	case o.err != nil && errors.As(o.err, &e) && (e.Type == duckdb.ErrorTypeBinder || e.Type == duckdb.ErrorTypeParser || e.Type == duckdb.ErrorTypeCatalog || e.Type == duckdb.ErrorTypeNotImplemented):
+		count.refused++
+	case o.err != nil:
+		count.failed++
+	case len(o.rows) > rows:
+		count.large++
+	case same(o, read(l.twin, s.sql, false), ordered(s.sql)) != "":
+		count.vague++
+	default:
+		return o, true
+	}
+	return o, false
+}
+
+// stand makes stages known to both references until the function is called.
+func (l *lane) stand(stages []stage) func() {
+	for _, s := range stages {
+		for _, conn := range []*sql.Conn{l.conn, l.twin} {
+			if err := declare(conn, s); err != nil {
+				l.t.Fatalf("%s: %v", s.sql, err)
+			}
 		}
 	}
-	return q
+	return func() { drop(l.conn, stages); drop(l.twin, stages) }
 }
 
-// job is a random job of one to three stages; each reads the one before.
-func (g generator) job() (queries []query, stages []stage) {
-	input := g.pick("facts", "facts", "facts", "facts", "nothing", "one")
-	for i := range 1 + g.IntN(3) {
-		q := g.statement(input)
-		queries = append(queries, q)
-		input = fmt.Sprintf("s%d", i)
-		if len(q.items) < 8 || !strings.HasPrefix(q.items[0], "f.id") { // an aggregate has other columns
-			break
+// prelude makes the stages that the statements of a batch can read beside the
+// sources, which stand when it returns.
+func (l *lane) prelude(g *generator) (stages []stage, gone func()) {
+	stages = []stage{{name: "typed", sql: typed, materialize: g.chance(50)}}
+	_, r := g.source(tables[0])
+	s := statement{keys: []string{"id"}, rows: tables[0].rows}
+	for _, f := range append(r.fields, field{name: "iv", kind: other}) {
+		s.fields = append(s.fields, field{sql: f.name, name: f.name, kind: f.kind})
+	}
+	g.common = []named{{"typed", s}}
+	undo := []func(){l.stand(stages)}
+	for i := range 2 {
+		s := g.plain(1)
+		next := stage{name: fmt.Sprintf("before%d", i), sql: s.sql, materialize: g.chance(50)}
+		if o, ok := l.answer(next, new(tally)); !ok || len(o.rows) > 200 {
+			continue
+		}
+		s.rows = 40
+		g.common = append(g.common, named{next.name, s})
+		undo = append(undo, l.stand([]stage{next}))
+		stages = append(stages, next)
+	}
+	return stages, func() {
+		for i := len(undo) - 1; i >= 0; i-- {
+			undo[i]()
 		}
 	}
-	return queries, toStages(queries, g.IntN(8))
 }
 
-func toStages(queries []query, materialized int) (stages []stage) {
-	for i, q := range queries {
-		stages = append(stages, stage{name: fmt.Sprintf("s%d", i), sql: q.String(), materialize: materialized>>i&1 == 1})
+// randomSettings is how batch n runs.
+func randomSettings(g *generator) settings {
+	return settings{
+		size:    []int64{1 << 40, 1500, 1500, 1500, 1500, 400, 1}[g.IntN(7)],
+		small:   int64(g.IntN(2)), // 1 byte: joins can't read one side whole
+		threads: 1 + g.IntN(2),
 	}
-	return stages
 }
 
-// wrong reports how kq's answer differs from DuckDB's, or "".
-func (w *world) wrong(stages []stage, ordered bool, sizes ...int64) string {
-	want := w.reference(stages)
-	for _, size := range sizes {
-		got, plan := w.run(stages, size)
-		if why := same(want, got, ordered); why != "" {
-			return fmt.Sprintf("shard size %d (%s): %s", size, plan, why)
+// batch compares statements from..to, and returns what is wrong with them.
+func (l *lane) batch(from, to int) (wrong []string) {
+	g := &generator{Rand: rand.New(rand.NewPCG(*seed<<32+uint64(from), 11))}
+	before, gone := l.prelude(g)
+	defer gone()
+	o := randomSettings(g)
+	var stages []stage
+	want := map[string]outcome{}
+	for i := from; i < to; i++ {
+		g := &generator{Rand: rand.New(rand.NewPCG(*seed<<32+uint64(i), 7)), common: g.common}
+		s := stage{name: fmt.Sprintf("s%d", i), sql: g.root().sql}
+		if answer, ok := l.answer(s, &l.tally); ok {
+			stages, want[s.name] = append(stages, s), answer
 		}
 	}
-	return ""
-}
-
-func TestRandomStatements(t *testing.T) {
-	w := newWorld(t)
-	failures := 0
-	for i := range *count {
-		s := *seed<<32 + uint64(i)
-		g := generator{rand.New(rand.NewPCG(s, 7))}
-		queries, stages := g.job()
-		sizes := []int64{[]int64{1 << 40, 128 << 10, 1}[i%3]}
-		ordered := len(queries[len(queries)-1].order) > 0
-		why := w.wrong(stages, ordered, sizes...)
+	got, plan := l.all(before, stages, o)
+	l.compared += len(stages)
+	for _, s := range stages {
+		why := same(want[s.name], got[s.name], ordered(s.sql))
 		if why == "" {
 			continue
 		}
-		mask := 0
-		for j, st := range stages {
-			if st.materialize {
-				mask |= 1 << j
+		l.t.Logf("%s differs: %s\n  %s", s.name, why, s.sql)
+		wrong = append(wrong, l.explain(before, s, o, why))
+	}
+	for _, task := range strings.Split(plan, "; ") {
+		var n int
+		if name, rest, ok := strings.Cut(task, ": "); ok && strings.HasPrefix(name, "s") {
+			if _, err := fmt.Sscanf(rest, "%d shards", &n); err == nil && n > 1 {
+				l.cut++
+				l.shards += n
 			}
 		}
-		queries, why = w.shrink(queries, mask, why, sizes)
-		var text []string
-		for _, st := range toStages(queries, mask) {
-			text = append(text, st.sql)
-		}
-		t.Errorf("statement %d of seed %d (again: -run TestRandomStatements -sql.seed %d -sql.n %d):\n  %s\n  %s", i, *seed, *seed, i+1, strings.Join(text, "\n  "), why)
-		if failures++; failures == 5 {
-			t.FailNow()
-		}
 	}
+	return wrong
 }
 
-// shrink drops pieces for as long as the answer stays wrong.
-func (w *world) shrink(queries []query, mask int, why string, sizes []int64) ([]query, string) {
-	for again := true; again; {
-		again = false
-		for i := range queries {
-			for _, q := range queries[i].smaller() {
-				try := slices.Clone(queries)
-				try[i] = q
-				stages := toStages(try, mask)
-				if w.reference(stages).err != nil {
-					continue
-				}
-				if now := w.wrong(stages, len(try[len(try)-1].order) > 0, sizes...); now != "" {
-					queries, why, again = try, now, true
-					break
-				}
-			}
+// all runs the statements as one job. When that does not compile, each is a job.
+func (l *lane) all(before, stages []stage, o settings) (map[string]outcome, string) {
+	var results []string
+	for _, s := range stages {
+		results = append(results, s.name)
+	}
+	got, plan := l.runAll(append(before[:len(before):len(before)], stages...), results, o)
+	if plan != "" || len(stages) < 2 {
+		return got, plan
+	}
+	for _, s := range stages {
+		var one map[string]outcome
+		var more string
+		one, more = l.runAll(append(before[:len(before):len(before)], s), []string{s.name}, o)
+		got[s.name] = one[s.name]
+		plan += more
+	}
+	return got, plan
+}
+
+// explain makes a statement that kq answers wrongly as small as it can.
+func (l *lane) explain(before []stage, s stage, o settings, why string) string {
+	plan := "only beside the other statements of its batch"
+	deadline := time.Now().Add(time.Minute)
+	bad := func(sql string) bool {
+		try := stage{name: s.name, sql: sql}
+		want, ok := l.answer(try, new(tally))
+		if !ok || time.Now().After(deadline) {
+			return false
+		}
+		got, p := l.run(append(before[:len(before):len(before)], try), o)
+		now := same(want, got, ordered(sql))
+		if now != "" {
+			why, plan = now, p
+		}
+		return now != ""
+	}
+	text := s.sql
+	if bad(text) {
+		text = shrink(text, bad)
+	}
+	for _, b := range before {
+		if strings.Contains(text, b.name) {
+			text = b.name + ": " + b.sql + "\n  " + text
 		}
 	}
-	return queries, why
+	return fmt.Sprintf("%s of seed %d (%+v; %s):\n  %s\n  %s", s.name, *seed, o, plan, text, why)
+}
+
+func TestRandomStatements(t *testing.T) {
+	var all tally
+	var mu sync.Mutex
+	var next, failures atomic.Int64
+	start := time.Now()
+	t.Run("lanes", func(t *testing.T) {
+		for i := range lanes {
+			t.Run(fmt.Sprint(i), func(t *testing.T) {
+				t.Parallel()
+				w, twin := randomWorld(t)
+				l := &lane{world: w, twin: twin}
+				for failures.Load() < 5 {
+					from := int(next.Add(batch)) - batch
+					if from >= *count {
+						break
+					}
+					for _, why := range l.batch(from, min(from+batch, *count)) {
+						failures.Add(1)
+						t.Error(why)
+					}
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				all.add(l.tally)
+			})
+		}
+	})
+	n := all.refused + all.failed + all.vague + all.large + all.compared
+	if n == 0 {
+		return
+	}
+	t.Logf("%d statements in %v (%.0f/s), the job key exchange: %v; compared %d, of which %d had tasks of several shards (%d shards); "+
+		"not compared: DuckDB refuses %d (%.1f %%), fails on %d, has no single answer to %d, gives too many rows to %d",
+		n, time.Since(start).Round(time.Second), float64(n)/time.Since(start).Seconds(), exchanges(), all.compared, all.cut, all.shards,
+		all.refused, 100*float64(all.refused)/float64(n), all.failed, all.vague, all.large)
+	if n >= 1000 && (all.refused*5 > n || all.compared*3 < n*2) {
+		t.Error("too few statements can be compared: the test does not test")
+	}
 }

@@ -210,7 +210,7 @@ func TestStatements(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			want := w.reference(stages)
 			for _, size := range []int64{1 << 40, 128 << 10, 1} { // one shard, some, one per row group
-				got, plan := w.run(stages, size)
+				got, plan := w.run(stages, settings{size: size})
 				if why := same(want, got, ordered); why != "" {
 					t.Errorf("shard size %d (%s): %s", size, plan, why)
 				}
