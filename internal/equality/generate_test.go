@@ -83,7 +83,7 @@ func (g *generator) name(prefix string) string {
 	return fmt.Sprintf("%s%d", prefix, g.names)
 }
 
-// from is a relation under an alias.
+// as puts what is read under an alias.
 func (g *generator) as(what string, fields []field, keys []string, loose bool, rows int) (string, relation) {
 	alias := g.name("r")
 	r := relation{loose: loose, rows: rows}
@@ -104,6 +104,9 @@ func (g *generator) table() (string, relation) {
 		return g.as(c.name, c.fields, c.keys, c.loose, c.rows)
 	}
 	d := tables[g.IntN(len(tables)-1)] // big comes by another way
+	if d.rows < 10 && g.chance(60) {   // an empty side empties most answers
+		d = tables[g.IntN(3)]
+	}
 	if g.chance(8) {
 		return g.as("lines", []field{{name: "id"}, {name: "i"}, {name: "s", kind: text}, {name: "y"}, {name: "v"}}, []string{"id"}, false, 20)
 	}
@@ -154,13 +157,13 @@ func (g *generator) anyField(sc scope, k kind) (field, bool) {
 func (g *generator) constant(k kind) string {
 	switch k {
 	case number:
-		return g.pick(fmt.Sprint(g.IntN(12)-2), fmt.Sprint(g.IntN(12)-2), "1.0", "2.50", "0e0", "NULL", "100::HUGEINT", "'NaN'::DOUBLE")
+		return g.pick(fmt.Sprint(g.IntN(12)-2), fmt.Sprint(g.IntN(12)-2), fmt.Sprint(g.IntN(12)-2), fmt.Sprint(g.IntN(12)-2), "1.0", "2.50", "0e0", "100::HUGEINT", g.pick("NULL", "'NaN'::DOUBLE"))
 	case text:
-		return g.pick("'a'", "'A'", "''", "'b'", "'name 7'", "NULL::VARCHAR")
+		return g.pick("'a'", "'A'", "''", "'b'", "'name 7'", "'a'", "'b'", g.pick("'ab'", "NULL::VARCHAR"))
 	case moment:
 		return g.pick(fmt.Sprintf("DATE '2020-01-0%d'", 1+g.IntN(9)), fmt.Sprintf("TIMESTAMP '2020-01-0%d 12:00:00'", 1+g.IntN(9)))
 	}
-	return g.pick("true", "false", "NULL::BOOLEAN")
+	return g.pick("true", "true", "false", g.pick("true", "NULL::BOOLEAN"))
 }
 
 // expression is one of a kind that is exact: its value depends on its row alone.
@@ -230,10 +233,10 @@ func (g *generator) expression(sc scope, k kind, depth int) string {
 
 // condition is a boolean expression.
 func (g *generator) condition(sc scope, depth int) string {
-	k := kind(g.IntN(3))
+	k := g.kind(sc)
 	if depth <= 0 {
 		f := g.field(sc, k)
-		switch g.IntN(7) {
+		switch g.IntN(9) {
 		case 0:
 			return f + " IS " + g.pick("", "NOT ") + "NULL"
 		case 1:
@@ -242,7 +245,9 @@ func (g *generator) condition(sc scope, depth int) string {
 			return f + " BETWEEN " + g.constant(k) + " AND " + g.constant(k)
 		case 3:
 			return g.field(sc, truth)
-		case 4:
+		case 4, 5:
+			return f + g.pick(" <> ", " IS DISTINCT FROM ", " >= ", " <= ") + g.constant(k)
+		case 6:
 			return g.field(sc, text) + g.pick(" LIKE '%a%'", " LIKE 'a'", " ILIKE 'A%'")
 		}
 		return f + g.comparison() + g.constant(k)
@@ -257,7 +262,7 @@ func (g *generator) condition(sc scope, depth int) string {
 	case n <= 4:
 		return g.expression(sc, k, depth-1) + g.comparison() + g.expression(sc, k, depth-1)
 	case n <= 8 && !g.simple:
-		return g.predicate(sc, k)
+		return g.predicate(sc)
 	}
 	return g.condition(sc, depth-1)
 }
@@ -295,12 +300,23 @@ func (g *generator) inner(sc scope) (string, scope) {
 	return from, in
 }
 
+// kind is one of which every scope has a field, if there is one.
+func (g *generator) kind(scopes ...scope) kind {
+	var all []kind
+	for _, k := range []kind{number, number, number, text, moment} {
+		if !slices.ContainsFunc(scopes, func(sc scope) bool { _, ok := g.anyField(sc, k); return !ok }) {
+			all = append(all, k)
+		}
+	}
+	if len(all) == 0 {
+		return number
+	}
+	return all[g.IntN(len(all))]
+}
+
 // equality joins something of sc with something of r.
 func (g *generator) equality(sc scope, r relation) string {
-	k := kind(g.IntN(3))
-	if g.chance(50) {
-		k = number
-	}
+	k := g.kind(sc, scope{r})
 	a, b := g.field(sc, k), g.field(scope{r}, k)
 	switch g.IntN(10) {
 	case 0:
@@ -322,7 +338,7 @@ func (g *generator) scalar(sc scope) string {
 		if !ok {
 			return "(SELECT count(*) FROM " + from + ")"
 		}
-		return "(SELECT " + g.pick("max", "min", "sum", "count", "count", "count(DISTINCT ") + "(" + f.sql + ")) FROM " + from + ")"
+		return "(SELECT " + g.pick("max(", "min(", "sum(", "count(", "count(", "count(DISTINCT ") + f.sql + ") FROM " + from + ")"
 	}
 	// A key in the condition: one row at most.
 	from, r := g.table()
@@ -333,8 +349,9 @@ func (g *generator) scalar(sc scope) string {
 }
 
 // predicate is a condition with a subquery.
-func (g *generator) predicate(sc scope, k kind) string {
+func (g *generator) predicate(sc scope) string {
 	from, in := g.inner(sc)
+	k := g.kind(sc, in)
 	f := g.field(in, k)
 	switch g.IntN(7) {
 	case 0, 1:
@@ -343,7 +360,9 @@ func (g *generator) predicate(sc scope, k kind) string {
 		return g.field(sc, k) + g.pick(" IN", " NOT IN") + " (SELECT " + f + " FROM " + from + ")"
 	case 4:
 		return g.field(sc, k) + g.pick(" = ", " < ", " >= ", " <> ") + g.pick("ANY", "ALL") + " (SELECT " + f + " FROM " + from + ")"
-	case 5:
+	case 5: // DuckDB has no correlated one
+		from, in := g.inner(nil)
+		f := g.field(in, k)
 		return "(" + g.field(sc, k) + ", " + g.field(sc, text) + ") " + g.pick("IN", "NOT IN") + " (SELECT " + f + ", " + g.field(in, text) + " FROM " + from + ")"
 	}
 	return g.expression(sc, number, 0) + g.comparison() + g.scalar(sc)
@@ -476,8 +495,8 @@ func (c clauses) String() string {
 }
 
 // item adds an item to the select list and to the statement's fields.
-func (c *clauses) item(s *statement, sql string, k kind, rough bool) string {
-	name := fmt.Sprintf("c%d", len(s.fields)+1)
+func (g *generator) item(c *clauses, s *statement, sql string, k kind, rough bool) string {
+	name := g.name("c")
 	c.items = append(c.items, sql+" AS "+name)
 	s.fields = append(s.fields, field{sql: name, name: name, kind: k, rough: rough})
 	return name
@@ -515,7 +534,7 @@ func (g *generator) root() statement {
 }
 
 func (g *generator) conditions(sc scope) (all []string) {
-	for range g.IntN(3) {
+	for range max(0, g.IntN(5)-2) {
 		all = append(all, g.condition(sc, g.IntN(3)))
 	}
 	return all
@@ -532,15 +551,15 @@ func (g *generator) plain(depth int) (s statement) {
 	if keyed && len(keys) > 0 && g.chance(60) {
 		s.loose = false
 		for _, k := range keys {
-			s.keys = append(s.keys, c.item(&s, k, number, false))
+			s.keys = append(s.keys, g.item(&c, &s, k, number, false))
 		}
 	}
 	for range 1 + g.IntN(4) {
 		k := kind(g.IntN(4))
-		c.item(&s, g.expression(sc, k, g.IntN(3)), k, false)
+		g.item(&c, &s, g.expression(sc, k, g.IntN(3)), k, false)
 	}
 	if g.chance(10) {
-		c.item(&s, "("+g.field(sc, number)+") / 7.0", number, true)
+		g.item(&c, &s, "("+g.field(sc, number)+") / 7.0", number, true)
 	}
 	if g.chance(8) { // an alias in WHERE
 		f := s.fields[g.IntN(len(s.fields))]
@@ -549,7 +568,7 @@ func (g *generator) plain(depth int) (s statement) {
 		}
 	}
 	if g.chance(5) {
-		c.item(&s, "unnest(["+g.field(sc, number)+", "+g.field(sc, number)+"])", number, false)
+		g.item(&c, &s, "unnest(["+g.field(sc, number)+", "+g.field(sc, number)+"])", number, false)
 		s.loose, s.keys = true, nil
 	}
 	switch n := g.IntN(20); {
@@ -641,24 +660,24 @@ func (g *generator) window(c *clauses, s *statement, sc scope, keys []string) {
 	frame := g.pick("", " ROWS BETWEEN 2 PRECEDING AND CURRENT ROW", " ROWS BETWEEN UNBOUNDED PRECEDING AND 1 FOLLOWING", " ROWS BETWEEN 1 PRECEDING AND 1 FOLLOWING EXCLUDE CURRENT ROW")
 	switch g.IntN(9) {
 	case 0:
-		c.item(s, g.pick("row_number()", "ntile(3)", "rank()")+" OVER ("+over+")", number, false)
+		g.item(c, s, g.pick("row_number()", "ntile(3)", "rank()")+" OVER ("+over+")", number, false)
 	case 1:
-		c.item(s, g.pick("lag", "lead")+"("+n+", "+fmt.Sprint(1+g.IntN(2))+g.pick("", " IGNORE NULLS")+") OVER ("+over+")", number, false)
+		g.item(c, s, g.pick("lag", "lead")+"("+n+", "+fmt.Sprint(1+g.IntN(2))+g.pick("", " IGNORE NULLS")+") OVER ("+over+")", number, false)
 	case 2:
-		c.item(s, g.pick("first_value", "last_value")+"("+n+g.pick("", " IGNORE NULLS")+") OVER ("+over+frame+")", number, false)
+		g.item(c, s, g.pick("first_value", "last_value")+"("+n+g.pick("", " IGNORE NULLS")+") OVER ("+over+frame+")", number, false)
 	case 3:
-		c.item(s, g.pick("sum", "min", "max", "count")+"("+n+") OVER ("+over+frame+")", number, false)
+		g.item(c, s, g.pick("sum", "min", "max", "count")+"("+n+") OVER ("+over+frame+")", number, false)
 	case 4:
-		c.item(s, g.pick("rank()", "dense_rank()", "count(*)")+" OVER ("+peers+")", number, false)
+		g.item(c, s, g.pick("rank()", "dense_rank()", "count(*)")+" OVER ("+peers+")", number, false)
 	case 5:
-		c.item(s, g.pick("percent_rank()", "cume_dist()", "avg("+n+")")+" OVER ("+peers+")", number, true)
+		g.item(c, s, g.pick("percent_rank()", "cume_dist()", "avg("+n+")")+" OVER ("+peers+")", number, true)
 	case 6:
-		c.item(s, g.pick("count(*)", "max("+n+")", "sum("+n+")")+" OVER ("+g.pick("", "PARTITION BY "+g.field(sc, text))+")", number, false)
+		g.item(c, s, g.pick("count(*)", "max("+n+")", "sum("+n+")")+" OVER ("+g.pick("", "PARTITION BY "+g.field(sc, text))+")", number, false)
 	case 7:
-		c.item(s, "count(*) FILTER ("+g.condition(sc, 0)+") OVER ("+over+")", number, false)
+		g.item(c, s, "count(*) FILTER ("+g.condition(sc, 0)+") OVER ("+over+")", number, false)
 	default:
 		f := g.field(sc, number)
-		c.item(s, "sum("+n+") OVER (ORDER BY "+f+" RANGE BETWEEN 2 PRECEDING AND 1 FOLLOWING)", number, false)
+		g.item(c, s, "sum("+n+") OVER (ORDER BY "+f+" RANGE BETWEEN 2 PRECEDING AND 1 FOLLOWING)", number, false)
 	}
 }
 
@@ -708,7 +727,7 @@ func (g *generator) aggregate(c *clauses, s *statement, sc scope) {
 	if g.chance(20) {
 		call += " FILTER (" + g.pick("", "WHERE ") + g.condition(sc, 0) + ")"
 	}
-	c.item(s, call, k, rough)
+	g.item(c, s, call, k, rough)
 }
 
 // tame is a number without infinities, of which moments can be taken.
@@ -738,7 +757,7 @@ func (g *generator) grouped(depth int) (s statement) {
 		k := kind(g.IntN(4))
 		e := g.expression(sc, k, g.IntN(2))
 		by = append(by, e)
-		c.item(&s, e, k, false)
+		g.item(&c, &s, e, k, false)
 	}
 	s.keys = allNames(s)
 	s.rows = 1
@@ -771,7 +790,7 @@ func (g *generator) grouped(depth int) (s statement) {
 			c.group = []string{by[0], "ROLLUP (" + list + ")"}
 		}
 		if g.chance(50) {
-			c.item(&s, "grouping("+by[g.IntN(len(by))]+")", number, false)
+			g.item(&c, &s, "grouping("+by[g.IntN(len(by))]+")", number, false)
 		}
 		s.loose, s.keys = true, nil
 	default:
@@ -784,7 +803,7 @@ func (g *generator) grouped(depth int) (s statement) {
 		}
 	}
 	if !sets && len(by) > 0 && g.chance(10) { // a window over groups
-		c.item(&s, "rank() OVER (ORDER BY count(*) DESC)", number, false)
+		g.item(&c, &s, "rank() OVER (ORDER BY count(*) DESC)", number, false)
 	}
 	g.order(&c, &s)
 	s.sql = c.String()
@@ -793,9 +812,9 @@ func (g *generator) grouped(depth int) (s statement) {
 
 // union makes a set operation.
 func (g *generator) union(depth int) (s statement) {
-	kinds := []kind{kind(g.IntN(4))}
-	for g.chance(50) {
-		kinds = append(kinds, kind(g.IntN(4)))
+	for len(s.fields) == 0 || g.chance(50) {
+		name := g.name("c")
+		s.fields = append(s.fields, field{sql: name, name: name, kind: kind(g.IntN(4))})
 	}
 	side := func(reorder bool) string {
 		var c clauses
@@ -803,8 +822,8 @@ func (g *generator) union(depth int) (s statement) {
 		c.from, sc, c.where = g.from(depth - 1)
 		c.where = append(c.where, g.conditions(sc)...)
 		s.rows += rowsOf(sc)
-		for i, k := range kinds {
-			c.items = append(c.items, fmt.Sprintf("%s AS c%d", g.expression(sc, k, g.IntN(2)), i+1))
+		for _, f := range s.fields {
+			c.items = append(c.items, g.expression(sc, f.kind, g.IntN(2))+" AS "+f.name)
 		}
 		if reorder {
 			c.items = shuffled(g, c.items)
@@ -815,10 +834,6 @@ func (g *generator) union(depth int) (s statement) {
 	s.sql = side(false) + op + side(strings.Contains(op, "BY NAME"))
 	if g.chance(20) {
 		s.sql = "(" + s.sql + ")" + g.pick(" UNION ALL ", " EXCEPT ", " INTERSECT ", " UNION ") + side(false)
-	}
-	for i, k := range kinds {
-		name := fmt.Sprintf("c%d", i+1)
-		s.fields = append(s.fields, field{sql: name, name: name, kind: k})
 	}
 	s.loose = true
 	var c clauses

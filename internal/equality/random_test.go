@@ -24,7 +24,7 @@ const (
 
 // tally is what became of the random statements.
 type tally struct {
-	refused, failed, vague, large, compared, cut, shards int
+	refused, failed, vague, large, compared, empty, cut, shards int
 }
 
 func (a *tally) add(b tally) {
@@ -33,6 +33,7 @@ func (a *tally) add(b tally) {
 	a.vague += b.vague
 	a.large += b.large
 	a.compared += b.compared
+	a.empty += b.empty
 	a.cut += b.cut
 	a.shards += b.shards
 }
@@ -127,6 +128,9 @@ func (l *lane) batch(from, to int) (wrong []string) {
 		s := stage{name: fmt.Sprintf("s%d", i), sql: g.root().sql}
 		if answer, ok := l.answer(s, &l.tally); ok {
 			stages, want[s.name] = append(stages, s), answer
+			if len(answer.rows) == 0 {
+				l.empty++
+			}
 		}
 	}
 	got, plan := l.all(before, stages, o)
@@ -200,6 +204,20 @@ func (l *lane) explain(before []stage, s stage, o settings, why string) string {
 	return fmt.Sprintf("%s of seed %d (%+v; %s):\n  %s\n  %s", s.name, *seed, o, plan, text, why)
 }
 
+// The twin must find statements that have no single answer.
+func TestTwin(t *testing.T) {
+	w, twin := randomWorld(t)
+	l := &lane{world: w, twin: twin}
+	for _, s := range []string{"SELECT id FROM spread LIMIT 3", "SELECT string_agg(s, ',') FROM hot", "SELECT row_number() OVER (ORDER BY o), id FROM spread", "SELECT id FROM tiny ORDER BY o"} {
+		if _, ok := l.answer(stage{sql: s}, &l.tally); ok {
+			t.Errorf("%s has a single answer", s)
+		}
+	}
+	if l.vague != 4 {
+		t.Errorf("%+v", l.tally)
+	}
+}
+
 func TestRandomStatements(t *testing.T) {
 	var all tally
 	var mu sync.Mutex
@@ -231,9 +249,9 @@ func TestRandomStatements(t *testing.T) {
 	if n == 0 {
 		return
 	}
-	t.Logf("%d statements in %v (%.0f/s), the job key exchange: %v; compared %d, of which %d had tasks of several shards (%d shards); "+
+	t.Logf("%d statements in %v (%.0f/s), the job key exchange: %v; compared %d, of which %d give no rows and %d had tasks of several shards (%d in all); "+
 		"not compared: DuckDB refuses %d (%.1f %%), fails on %d, has no single answer to %d, gives too many rows to %d",
-		n, time.Since(start).Round(time.Second), float64(n)/time.Since(start).Seconds(), exchanges(), all.compared, all.cut, all.shards,
+		n, time.Since(start).Round(time.Second), float64(n)/time.Since(start).Seconds(), exchanges(), all.compared, all.empty, all.cut, all.shards,
 		all.refused, 100*float64(all.refused)/float64(n), all.failed, all.vague, all.large)
 	if n >= 1000 && (all.refused*5 > n || all.compared*3 < n*2) {
 		t.Error("too few statements can be compared: the test does not test")
