@@ -41,7 +41,8 @@ func (a *tally) add(b tally) {
 // lane runs batches in a world of its own.
 type lane struct {
 	*world
-	twin *sql.Conn
+	twin   *sql.Conn // has the same rows in another order
+	reader *sql.Conn // reads the files
 	tally
 }
 
@@ -65,16 +66,26 @@ func (l *lane) answer(s stage, count *tally) (outcome, bool) {
 	return o, false
 }
 
+// planned reports whether DuckDB's answer from files is another one: the plan
+// decides it, and kq is not to blame.
+func (l *lane) planned(query string, want outcome) bool {
+	return same(want, read(l.reader, query, false), ordered(query)) != ""
+}
+
 // stand makes stages known to both references until the function is called.
 func (l *lane) stand(stages []stage) func() {
 	for _, s := range stages {
-		for _, conn := range []*sql.Conn{l.conn, l.twin} {
+		for _, conn := range []*sql.Conn{l.conn, l.twin, l.reader} {
 			if err := declare(conn, s); err != nil {
 				l.t.Fatalf("%s: %v", s.sql, err)
 			}
 		}
 	}
-	return func() { drop(l.conn, stages); drop(l.twin, stages) }
+	return func() {
+		for _, conn := range []*sql.Conn{l.conn, l.twin, l.reader} {
+			drop(conn, stages)
+		}
+	}
 }
 
 // prelude makes the stages that the statements of a batch can read beside the
@@ -140,6 +151,12 @@ func (l *lane) batch(from, to int) (wrong []string) {
 		if why == "" {
 			continue
 		}
+		if l.planned(s.sql, want[s.name]) {
+			l.vague++
+			l.compared--
+			l.t.Logf("DuckDB answers this in one way from tables and in another from files: %s", s.sql)
+			continue
+		}
 		l.t.Logf("%s differs: %s\n  %s", s.name, why, s.sql)
 		wrong = append(wrong, l.explain(before, s, o, why))
 	}
@@ -182,7 +199,7 @@ func (l *lane) explain(before []stage, s stage, o settings, why string) string {
 	bad := func(sql string) bool {
 		try := stage{name: s.name, sql: sql}
 		want, ok := l.answer(try, new(tally))
-		if !ok || time.Now().After(deadline) {
+		if !ok || time.Now().After(deadline) || repeated(want.columns) || l.planned(sql, want) {
 			return false
 		}
 		got, p := l.run(append(before[:len(before):len(before)], try), o)
@@ -204,10 +221,21 @@ func (l *lane) explain(before []stage, s stage, o settings, why string) string {
 	return fmt.Sprintf("%s of seed %d (%+v; %s):\n  %s\n  %s", s.name, *seed, o, plan, text, why)
 }
 
+// repeated reports whether two columns share a name: kq's parts rename one.
+func repeated(columns []string) bool {
+	seen := map[string]bool{}
+	for _, c := range names(columns) {
+		if c = strings.ToLower(c); seen[c] {
+			return true
+		}
+		seen[c] = true
+	}
+	return false
+}
+
 // The twin must find statements that have no single answer.
 func TestTwin(t *testing.T) {
-	w, twin := randomWorld(t)
-	l := &lane{world: w, twin: twin}
+	l := randomWorld(t)
 	for _, s := range []string{"SELECT id FROM spread LIMIT 3", "SELECT string_agg(s, ',') FROM hot", "SELECT row_number() OVER (ORDER BY o), id FROM spread", "SELECT id FROM tiny ORDER BY o"} {
 		if _, ok := l.answer(stage{sql: s}, &l.tally); ok {
 			t.Errorf("%s has a single answer", s)
@@ -227,8 +255,7 @@ func TestRandomStatements(t *testing.T) {
 		for i := range lanes {
 			t.Run(fmt.Sprint(i), func(t *testing.T) {
 				t.Parallel()
-				w, twin := randomWorld(t)
-				l := &lane{world: w, twin: twin}
+				l := randomWorld(t)
 				for failures.Load() < 5 {
 					from := int(next.Add(batch)) - batch
 					if from >= *count {

@@ -118,37 +118,45 @@ func (w *world) source(name, function, args string, files []string) {
 // typed is a stage with the types that Parquet lacks.
 const typed = "SELECT * REPLACE (h::HUGEINT AS h, e::ENUM ('b', 'a', 'A', '') AS e), to_days(30 * i) AS iv FROM spread"
 
-// randomWorld has the tables of the random statements, and a twin: a DuckDB with
-// the same rows in another order. A statement to which the two give different
-// answers has no answer that could be compared.
-func randomWorld(t testing.TB) (w *world, twin *sql.Conn) {
-	w = openWorld(t)
+// randomWorld has the tables of the random statements. Its references are two
+// more DuckDBs: a twin with the same rows in another order, and one that reads
+// the files. A statement to which they give different answers has no answer that
+// could be compared.
+func randomWorld(t testing.TB) *lane {
+	l := &lane{world: openWorld(t)}
 	for _, d := range tables {
-		w.source(d.name, "read_parquet", "", w.write(d.name, d.query(), d.rows, d.files, d.groups, "r, p"))
+		l.source(d.name, "read_parquet", "", l.write(d.name, d.query(), d.rows, d.files, d.groups, "r, p"))
 		// The same rows in the same order, cut in another way.
-		w.write("again/"+d.name, d.query(), d.rows, max(1, d.files-1), max(1, d.groups/2), "r, p")
+		l.write("again/"+d.name, d.query(), d.rows, max(1, d.files-1), max(1, d.groups/2), "r, p")
 	}
-	w.exec(fmt.Sprintf("COPY (SELECT id, i, s, y, v FROM spread WHERE id < 20) TO '%s' (FORMAT csv)", filepath.Join(w.dir, "lines.csv")))
-	w.source("lines", "read_csv", "columns = {'id': 'INTEGER', 'i': 'INTEGER', 's': 'VARCHAR', 'y': 'DOUBLE', 'v': 'INTEGER'}", []string{"lines.csv"})
+	l.exec(fmt.Sprintf("COPY (SELECT id, i, s, y, v FROM spread WHERE id < 20) TO '%s' (FORMAT csv)", filepath.Join(l.dir, "lines.csv")))
+	l.source("lines", "read_csv", "columns = {'id': 'INTEGER', 'i': 'INTEGER', 's': 'VARCHAR', 'y': 'DOUBLE', 'v': 'INTEGER'}", []string{"lines.csv"})
+	l.twin, l.reader = l.another("CREATE TABLE %s AS %s ORDER BY hash(id, 'twin')"), l.another("CREATE VIEW %s AS %s")
+	return l
+}
+
+// another opens a DuckDB that has every source.
+func (w *world) another(create string) *sql.Conn {
 	db, err := sql.Open("duckdb", "?threads=1")
-	if err == nil {
-		twin, err = db.Conn(context.Background())
-	}
 	if err != nil {
-		t.Fatal(err)
+		w.t.Fatal(err)
 	}
-	t.Cleanup(func() { twin.Close(); db.Close() })
+	conn, err := db.Conn(context.Background())
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(func() { conn.Close(); db.Close() })
 	for name, s := range w.sources {
 		args := ""
 		if s.args != "" {
 			args = ", " + s.args
 		}
-		query := fmt.Sprintf("CREATE TABLE %s AS SELECT * FROM %s(['%s']%s) ORDER BY hash(id, 'twin')", name, s.function, strings.Join(s.files, "', '"), args)
-		if _, err := twin.ExecContext(context.Background(), query); err != nil {
-			t.Fatal(err)
+		query := fmt.Sprintf("SELECT * FROM %s(['%s']%s)", s.function, strings.Join(s.files, "', '"), args)
+		if _, err := conn.ExecContext(context.Background(), fmt.Sprintf(create, name, query)); err != nil {
+			w.t.Fatal(err)
 		}
 	}
-	return w, twin
+	return conn
 }
 
 // reversed and again are other layouts of the same rows: for settings.files.
