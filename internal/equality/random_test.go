@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -50,9 +51,8 @@ type lane struct {
 // is wrong with it is counted.
 func (l *lane) answer(s stage, count *tally) (outcome, bool) {
 	o := read(l.conn, s.sql, false)
-	var e *duckdb.Error
 	switch {
-	case o.err != nil && errors.As(o.err, &e) && (e.Type == duckdb.ErrorTypeBinder || e.Type == duckdb.ErrorTypeParser || e.Type == duckdb.ErrorTypeCatalog || e.Type == duckdb.ErrorTypeNotImplemented):
+	case refused(o.err):
 		count.refused++
 	case o.err != nil:
 		count.failed++
@@ -64,6 +64,12 @@ func (l *lane) answer(s stage, count *tally) (outcome, bool) {
 		return o, true
 	}
 	return o, false
+}
+
+// refused reports whether an error is about the statement and not about data.
+func refused(err error) bool {
+	var e *duckdb.Error
+	return errors.As(err, &e) && slices.Contains([]duckdb.ErrorType{duckdb.ErrorTypeBinder, duckdb.ErrorTypeParser, duckdb.ErrorTypeCatalog, duckdb.ErrorTypeNotImplemented}, e.Type)
 }
 
 // planned reports whether DuckDB's answer from files is another one: the plan
@@ -173,19 +179,19 @@ func (l *lane) batch(from, to int) (wrong []string) {
 }
 
 // all runs the statements as one job. When that does not compile, each is a job.
-func (l *lane) all(before, stages []stage, o settings) (map[string]outcome, string) {
+func (w *world) all(before, stages []stage, o settings) (map[string]outcome, string) {
 	var results []string
 	for _, s := range stages {
 		results = append(results, s.name)
 	}
-	got, plan := l.runAll(append(before[:len(before):len(before)], stages...), results, o)
+	got, plan := w.runAll(append(before[:len(before):len(before)], stages...), results, o)
 	if plan != "" || len(stages) < 2 {
 		return got, plan
 	}
 	for _, s := range stages {
 		var one map[string]outcome
 		var more string
-		one, more = l.runAll(append(before[:len(before):len(before)], s), []string{s.name}, o)
+		one, more = w.runAll(append(before[:len(before):len(before)], s), []string{s.name}, o)
 		got[s.name] = one[s.name]
 		plan += more
 	}
