@@ -157,7 +157,7 @@ func (g *generator) anyField(sc scope, k kind) (field, bool) {
 func (g *generator) constant(k kind) string {
 	switch k {
 	case number:
-		return g.pick(fmt.Sprint(g.IntN(12)-2), fmt.Sprint(g.IntN(12)-2), fmt.Sprint(g.IntN(12)-2), fmt.Sprint(g.IntN(12)-2), "1.0", "2.50", "0e0", "100::HUGEINT", g.pick("NULL", "'NaN'::DOUBLE"))
+		return g.pick(fmt.Sprint(g.IntN(12)-2), fmt.Sprint(g.IntN(12)-2), fmt.Sprint(g.IntN(12)-2), fmt.Sprint(g.IntN(12)-2), "1.0", "2.50", "0e0", "100::HUGEINT", g.pick("NULL::INTEGER", "'NaN'::DOUBLE"))
 	case text:
 		return g.pick("'a'", "'A'", "''", "'b'", "'name 7'", "'a'", "'b'", g.pick("'ab'", "NULL::VARCHAR"))
 	case moment:
@@ -291,7 +291,7 @@ func (g *generator) inner(sc scope) (string, scope) {
 	if g.chance(20) {
 		where = append(where, g.field(sc, number)+g.comparison()+g.field(in, number))
 	}
-	if g.chance(50) {
+	if g.chance(25) {
 		where = append(where, g.condition(in, 0))
 	}
 	if len(where) > 0 {
@@ -631,9 +631,9 @@ func (g *generator) order(c *clauses, s *statement) {
 	}
 	s.ordered = true
 	if g.chance(60) {
-		c.limit = fmt.Sprintf(" LIMIT %d", g.IntN(20))
-		if g.chance(40) {
-			c.limit += fmt.Sprintf(" OFFSET %d", g.IntN(8))
+		c.limit = fmt.Sprintf(" LIMIT %d", 1+g.IntN(20))
+		if s.rows > 10 && g.chance(40) {
+			c.limit += fmt.Sprintf(" OFFSET %d", g.IntN(6))
 		}
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"sort"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 
 	_ "github.com/duckdb/duckdb-go/v2"
@@ -28,6 +29,9 @@ var (
 	count = flag.Int("sql.n", envInt("KQ_SQL_N", 5000), "how many random statements to try")
 	seed  = flag.Uint64("sql.seed", uint64(envInt("KQ_SQL_SEED", 1)), "seed of the random statements")
 )
+
+// told is whether the log has it that jobs know the exchange.
+var told sync.Once
 
 func envInt(name string, fallback int) int {
 	if n, err := strconv.Atoi(os.Getenv(name)); err == nil {
@@ -68,6 +72,9 @@ func newWorld(t testing.TB) *world {
 }
 
 func openWorld(t testing.TB) *world {
+	told.Do(func() {
+		t.Logf("jobs have the key that switches the exchange: %v", switchExchange(new(pipeline.Job), "always"))
+	})
 	ctx := context.Background()
 	w := &world{t: t, dir: t.TempDir(), sources: map[string]source{}}
 	var err error
@@ -304,9 +311,6 @@ type settings struct {
 	exchange string                        // the job's key of that name; "": always
 	files    func(files []string) []string // the files of a source; nil: as declared
 }
-
-// exchanges reports whether jobs have the key that switches the exchange.
-func exchanges() bool { return switchExchange(new(pipeline.Job), "always") }
 
 // switchExchange sets the job's key, if there is one.
 func switchExchange(job *pipeline.Job, to string) bool {

@@ -25,7 +25,7 @@ func TestLayouts(t *testing.T) {
 			}
 		}
 		statements += len(stages)
-		base := settings{size: 1500, small: 1}
+		base := settings{size: 200, small: 1}
 		want, _ := l.all(before, stages, base)
 		for _, other := range []struct {
 			what string

@@ -300,10 +300,10 @@ func trapWorld(t *testing.T) *world {
 	return w
 }
 
-// sizeFor is a shard size that cuts rights, read whole, into n shards.
+// sizeFor is a shard size that cuts two columns of rights into n shards.
 func (w *world) sizeFor(t *testing.T, n int) int64 {
 	for size := int64(1); size < 1<<20; size += size/8 + 1 {
-		g, err := w.compile([]stage{{name: "s", sql: "SELECT * FROM rights"}}, []string{"s"}, settings{size: size})
+		g, err := w.compile([]stage{{name: "s", sql: "SELECT id, k FROM rights"}}, []string{"s"}, settings{size: size})
 		if err != nil {
 			t.Fatal(err)
 		}
