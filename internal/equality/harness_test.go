@@ -345,7 +345,7 @@ func (w *world) runAll(stages []stage, results []string, o settings) (outcomes m
 		w.t.Fatal(err)
 	}
 	defer os.RemoveAll(dir)
-	parts, failed := map[string][][]string{}, map[string]error{}
+	parts, failed := map[string][][]pipeline.StoredPart{}, map[string]error{}
 	for i := range g.Tasks {
 		t := &g.Tasks[i]
 		plan += fmt.Sprintf("%s: %d shards; ", t.Name, len(t.Shards))
@@ -403,11 +403,11 @@ func (w *world) compile(stages []stage, results []string, o settings) (*pipeline
 }
 
 // resultOf is the query that reads a task's parts.
-func resultOf(t *pipeline.Task, parts [][]string) string {
+func resultOf(t *pipeline.Task, parts [][]pipeline.StoredPart) string {
 	var files []string
 	for _, shard := range parts {
 		for _, f := range shard {
-			files = append(files, "'"+f+"'")
+			files = append(files, "'"+f.Path+"'")
 		}
 	}
 	items := []string{}
@@ -424,11 +424,11 @@ func resultOf(t *pipeline.Task, parts [][]string) string {
 	return "SELECT " + strings.Join(items, ", ") + " FROM read_parquet([" + strings.Join(files, ", ") + "], hive_partitioning = false)"
 }
 
-func (w *world) task(g *pipeline.Graph, t *pipeline.Task, dir string, parts map[string][][]string, o settings) error {
+func (w *world) task(g *pipeline.Graph, t *pipeline.Task, dir string, parts map[string][][]pipeline.StoredPart, o settings) error {
 	ctx := context.Background()
 	s, err := sqlstage.Open(ctx, g, t, pipeline.Resources{
 		Threads: cmp.Or(o.threads, 2), Memory: 1 << 30, Spill: filepath.Join(dir, "spill"), OutDir: dir,
-		Parts: func(task string) ([][]string, error) { return parts[task], nil },
+		Parts: func(task string) ([][]pipeline.StoredPart, error) { return parts[task], nil },
 	})
 	if err != nil {
 		return err
@@ -436,10 +436,15 @@ func (w *world) task(g *pipeline.Graph, t *pipeline.Task, dir string, parts map[
 	defer s.Close()
 	for i := range t.Shards {
 		out := filepath.Join(dir, fmt.Sprintf("%s-%05d.parquet", t.Name, i))
-		if _, err := s.Run(ctx, &t.Shards[i], out); err != nil {
+		written, _, err := s.Run(ctx, &t.Shards[i], out)
+		if err != nil {
 			return err
 		}
-		parts[t.Name] = append(parts[t.Name], []string{out})
+		var stored []pipeline.StoredPart
+		for _, f := range written {
+			stored = append(stored, pipeline.StoredPart{Path: f.Path, Part: pipeline.Part{Rows: f.Rows, Buckets: f.Buckets}})
+		}
+		parts[t.Name] = append(parts[t.Name], stored)
 	}
 	return nil
 }

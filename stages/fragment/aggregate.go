@@ -84,6 +84,9 @@ func (s *splitter) peelAggregate(q analysis.Node, name string, by order) (bool, 
 // rows finds a way to compute the rows of q's FROM and WHERE, cutting what
 // stands in the way out of q itself.
 func (s *splitter) rows(q analysis.Node) (*way, *failure) {
+	if q.Str("type") != "SELECT_NODE" {
+		return nil, nil
+	}
 	for {
 		probe, err := s.a.Tree(s.ctx, "SELECT 1 AS one")
 		if err != nil {

@@ -154,7 +154,9 @@ func (p *prover) wholeBelow(v any, sc *scope, with *cte, why string) (f *failure
 				}
 				return true
 			}
-			p.uses[name]++
+			if _, known := p.tables[name]; known {
+				p.uses[name]++
+			}
 			if p.roles[name].parted && f == nil {
 				f = fail(n, "%s", why)
 			}

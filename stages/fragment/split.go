@@ -182,7 +182,10 @@ func (s *splitter) distribute(q analysis.Node) (*way, *failure) {
 			}
 		}
 	}
-	if best == nil && worst == nil {
+	switch {
+	case best == nil && len(used) == 0:
+		worst = fail(nil, "it reads no input")
+	case best == nil && worst == nil:
 		worst = fail(nil, "no column of %s is equal to one of the other inputs, which are too large to be read whole by each shard", s.tables[used[0]].name)
 		worst.join = true
 		worst.cut = s.subquery(q, probe, big)
