@@ -73,11 +73,16 @@ func refused(err error) bool {
 	return errors.As(err, &e) && slices.Contains([]duckdb.ErrorType{duckdb.ErrorTypeBinder, duckdb.ErrorTypeParser, duckdb.ErrorTypeCatalog, duckdb.ErrorTypeNotImplemented}, e.Type)
 }
 
-// planned reports whether kq's answer is the one that DuckDB gives from files
-// where it gives another from tables: its plan decides it, and not kq.
+// planned reports whether kq's answer is one that DuckDB gives from files, though
+// it is not the right one: DuckDB's plan or its threads decide it, and not kq.
 func (l *lane) planned(query string, want, got outcome) bool {
-	files := read(l.reader, query, false)
-	return same(want, files, ordered(query)) != "" && same(files, got, ordered(query)) == ""
+	for range 10 {
+		files := read(l.reader, query, false)
+		if same(want, files, ordered(query)) != "" && same(files, got, ordered(query)) == "" {
+			return true
+		}
+	}
+	return false
 }
 
 // stand makes stages known to both references until the function is called.
@@ -165,7 +170,7 @@ func (l *lane) batch(t *testing.T, from, to int, failures *atomic.Int64) {
 		if l.planned(s.sql, want[s.name], got[s.name]) {
 			l.vague++
 			l.compared--
-			t.Logf("DuckDB answers this in one way from tables and in another from files: %s", s.sql)
+			t.Logf("DuckDB has several answers to this: %s", s.sql)
 			continue
 		}
 		if failures.Add(1) > enough {

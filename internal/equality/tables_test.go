@@ -132,12 +132,15 @@ func randomWorld(t testing.TB) *lane {
 	l.exec(fmt.Sprintf("COPY (SELECT id, i, s, y, v FROM spread WHERE id < 20) TO '%s' (FORMAT csv)", filepath.Join(l.dir, "lines.csv")))
 	l.source("lines", "read_csv", "columns = {'id': 'INTEGER', 'i': 'INTEGER', 's': 'VARCHAR', 'y': 'DOUBLE', 'v': 'INTEGER'}", []string{"lines.csv"})
 	l.twin, l.reader = l.another("CREATE TABLE %s AS %s ORDER BY hash(id, 'twin')"), l.another("CREATE VIEW %s AS %s")
+	if _, err := l.twin.ExecContext(context.Background(), steady); err != nil {
+		t.Fatal(err)
+	}
 	return l
 }
 
 // another opens a DuckDB that has every source.
 func (w *world) another(create string) *sql.Conn {
-	db, err := sql.Open("duckdb", "?threads=1")
+	db, err := sql.Open("duckdb", "?threads=2")
 	if err != nil {
 		w.t.Fatal(err)
 	}
