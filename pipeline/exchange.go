@@ -6,8 +6,13 @@ import (
 	"slices"
 )
 
-// Bounds of the number of buckets of an exchange.
-const maxBuckets = 256
+// maxBuckets bounds the buckets of an exchange. Each costs its readers some
+// milliseconds, so that shards asked to be tiny don't make more of them.
+const (
+	maxBuckets     = 256
+	maxTinyBuckets = 16
+	tiny           = 1 << 20 // bytes
+)
 
 // exchange tries to run a group of stages that isn't row-wise, n the last of
 // them, as fragments on all workers. It reports whether it did; otherwise one
@@ -203,7 +208,11 @@ func (c *compiler) buckets(bytes int64) int {
 	if c.o.Budget > 0 {
 		size = max(1, min(size, c.o.Budget/int64(max(1, c.o.Workers))/2))
 	}
-	return int(max(1, min(maxBuckets, (bytes+size-1)/size)))
+	most := int64(maxBuckets)
+	if size < tiny {
+		most = maxTinyBuckets
+	}
+	return int(max(1, min(most, (bytes+size-1)/size)))
 }
 
 func numbered(n int) []Shard {

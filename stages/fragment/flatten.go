@@ -382,6 +382,6 @@ func (s *splitter) replaceUse(d *definition, use analysis.Node, with map[string]
 }
 
 // gathered is the one fragment of a statement that runs as one.
-func gathered(r *pipeline.SplitRequest, why string) []pipeline.Fragment {
-	return []pipeline.Fragment{{Name: r.Name, SQL: r.SQL, Kind: pipeline.Gather, Reason: why, Offset: -1}}
+func gathered(r *pipeline.SplitRequest, f *failure) []pipeline.Fragment {
+	return []pipeline.Fragment{{Name: r.Name, SQL: r.SQL, Kind: pipeline.Gather, Reason: f.why, Offset: f.offset}}
 }

@@ -45,10 +45,41 @@ func Split(ctx context.Context, a *analysis.Analyzer, r *pipeline.SplitRequest) 
 	if err := s.inline(tree); err != nil {
 		return nil, err
 	}
+	if f := s.global(tree); f != nil {
+		return gathered(r, f), nil
+	}
 	if err := s.plan(tree, r.Name, order{}); err != nil {
 		return nil, err
 	}
 	return s.fragments, nil
+}
+
+// global finds what has one value for the whole statement, wherever it stands,
+// or gets lost when rows are written in between.
+func (s *splitter) global(tree analysis.Node) (f *failure) {
+	analysis.Walk(tree, func(n analysis.Node) bool {
+		switch n.Str("class") {
+		case "FUNCTION", "WINDOW":
+			if c := s.a.Call(s.ctx, n); f == nil && !c.Aggregate && c.Reason != "" && n.Str("class") == "FUNCTION" {
+				f = fail(n, "%s", c.Reason)
+			}
+		case "COLUMN_REF":
+			names := columnNames(n)
+			column := false
+			for _, t := range s.tables {
+				column = column || columnType(t.columns, fold(names[0])) != ""
+			}
+			if f == nil && len(names) == 1 && !column && analysis.Clock(names[0]) {
+				f = fail(n, "%s is one value for the whole statement", names[0])
+			}
+		case "COLLATE":
+			if f == nil {
+				f = fail(n, "a collation is lost where rows are written in between")
+			}
+		}
+		return f == nil
+	})
+	return f
 }
 
 func fold(name string) string { return strings.ToLower(name) }

@@ -182,10 +182,6 @@ func (s *Session) piece(ctx context.Context, shard *pipeline.Shard, p piece, out
 	if err != nil {
 		return w, s.explain(shard, err)
 	}
-	r := s.t.Output.Route
-	if r != nil {
-		query = routed(query, r)
-	}
 	options := s.t.CopyOptions() + s.rowGroups(shard.Rows)
 	w.Rows, err = s.copy(ctx, "COPY ("+query+"\n) TO "+literal(out)+" ("+options+", USE_TMP_FILE false)", out)
 	if err != nil {
@@ -200,7 +196,7 @@ func (s *Session) piece(ctx context.Context, shard *pipeline.Shard, p piece, out
 	if s.t.Raw != "" && rowsIn > 10_000 && w.Rows > rowsIn/2 {
 		s.raw = true
 	}
-	if r != nil {
+	if r := s.t.Output.Route; r != nil {
 		w.Buckets, err = s.count(ctx, out, r.Buckets, w.Rows)
 	}
 	return w, err
@@ -214,18 +210,15 @@ type cause struct {
 
 func (c *cause) Unwrap() error { return c.behind }
 
-// routed adds each row's bucket to a query, and brings the rows of a bucket
-// together.
-func routed(query string, r *pipeline.Route) string {
-	bucket := "0"
-	if r.Buckets > 1 {
-		bucket = fmt.Sprintf("%s(hash(%s), %d)", route.Function, strings.Join(r.Key, ", "), r.Buckets)
+// routed adds each row's bucket to the columns of a select list, and brings the
+// rows of a bucket together. The key is computed from the columns as they are,
+// not as they are stored.
+func routed(columns, from string, r *pipeline.Route) string {
+	if r.Buckets <= 1 {
+		return fmt.Sprintf("SELECT %s, 0 AS %s FROM %s", columns, bucketColumn, from)
 	}
-	query = fmt.Sprintf("SELECT *, %s AS %s FROM (%s\n)", bucket, bucketColumn, query)
-	if r.Buckets > 1 {
-		query += " ORDER BY " + bucketColumn
-	}
-	return query
+	return fmt.Sprintf("SELECT %s, %s(hash(%s), %d) AS %s FROM %s ORDER BY %[5]s",
+		columns, route.Function, strings.Join(r.Key, ", "), r.Buckets, bucketColumn, from)
 }
 
 // count counts the rows of a routed part by bucket. Together they must be all

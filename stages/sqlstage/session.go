@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -64,6 +65,10 @@ func (s *Session) Close() error {
 const profile = `PRAGMA enable_profiling = 'no_output';
 SET custom_profiling_settings = '{"SYSTEM_PEAK_TEMP_DIR_SIZE": "true"}';`
 
+// limits finds statements with which DuckDB 1.5 may push a join's filter below
+// ORDER BY … LIMIT and then answer wrongly (duckdb/duckdb#22924).
+var limits = regexp.MustCompile(`(?i)\blimit\b`)
+
 func (s *Session) setup(ctx context.Context) error {
 	// DuckDB makes the last folder of the path by itself, not the ones above.
 	if err := os.MkdirAll(filepath.Dir(s.o.Spill), 0o777); err != nil {
@@ -101,6 +106,9 @@ SET threads = %d; SET enable_external_file_cache = false; SET memory_limit = '%d
 		s.o.Threads, s.o.Memory, literal(s.o.Spill), list(allowed), list([]string{s.o.OutDir, s.o.Spill}))
 	if s.o.SpillLimit > 0 {
 		settings += fmt.Sprintf(" SET max_temp_directory_size = '%dB';", s.o.SpillLimit)
+	}
+	if slices.ContainsFunc(s.t.Views, func(v pipeline.View) bool { return limits.MatchString(v.SQL) }) {
+		settings += " SET disabled_optimizers = 'join_filter_pushdown';"
 	}
 	if s.routes() {
 		if err := route.Register(ctx, s.conn); err != nil {
@@ -346,7 +354,11 @@ func (s *Session) statement(ctx context.Context) (string, error) {
 	if s.raw {
 		from = "(" + s.t.Raw + ")"
 	}
-	return "SELECT " + casts(s.t.Output.Columns, s.t.Output.Stored) + " FROM " + from, nil
+	columns := casts(s.t.Output.Columns, s.t.Output.Stored)
+	if r := s.t.Output.Route; r != nil {
+		return routed(columns, from, r), nil
+	}
+	return "SELECT " + columns + " FROM " + from, nil
 }
 
 // spilled is the most bytes of temporary files during the last statement.
