@@ -187,11 +187,20 @@ type SplitRequest struct {
 	Inputs []SplitInput
 	Small  int64 // decoded bytes up to which every bucket may read an input whole
 	Always bool  // exchange even what is small
-	NoHash bool  // leave out the ways that write and read rows once more
+	// Budget is the decoded bytes up to which one worker computes the statement
+	// unless ranges of a key divide it; 0 means any number. Split sets Work, what
+	// it reads.
+	Budget int64
+	Work   int64
 	// Clustered reports whether shards may be ranges of one column of each of
 	// these inputs, as their statistics show that few row groups overlap; key is
 	// the column by input.
 	Clustered func(key map[string]string) bool
+}
+
+// Fits reports whether one worker may as well compute the whole statement.
+func (r *SplitRequest) Fits() bool {
+	return !r.Always && (r.Budget == 0 || r.Work <= r.Budget)
 }
 
 // SplitInput is a source or the parts of a task.
@@ -227,6 +236,9 @@ type FragmentInput struct {
 	From string   // the fragment that provides it under that name; "" for the input or fragment of that name
 	Kind EdgeKind // Forward, Hash and Range are divided; else every shard reads it whole
 	Key  []string // the columns that a Hash or Range divides it by
+	// Split: the fragment is row-wise in this Hash input, so that the rows of a
+	// bucket may be divided further while the other inputs are repeated.
+	Split bool
 	// Hash is SQL expressions for the key that hash alike in every input.
 	Hash []string
 	// Columns and Where are what has to be read of a Broadcast: these columns (nil:

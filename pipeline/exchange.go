@@ -25,8 +25,7 @@ func (c *compiler) exchange(ctx context.Context, g *Graph, n *stageNode, members
 	if mode == ExchangeNever || len(inputs) == 0 {
 		return false, nil
 	}
-	r := &SplitRequest{Name: n.Name, SQL: n.SQL, Small: c.o.Small, Always: mode == ExchangeAlways}
-	var work int64
+	r := &SplitRequest{Name: n.Name, SQL: n.SQL, Small: c.o.Small, Always: mode == ExchangeAlways, Budget: c.o.Budget}
 	for _, in := range inputs {
 		s := SplitInput{Name: in.name, Columns: in.columns(), Total: -1}
 		if in.input != nil {
@@ -42,21 +41,18 @@ func (c *compiler) exchange(ctx context.Context, g *Graph, n *stageNode, members
 		} else if in.stage.bytes >= 0 {
 			s.Total = in.stage.bytes
 		}
-		work += max(0, s.Total)
 		r.Inputs = append(r.Inputs, s)
 	}
 	for _, m := range members[:len(members)-1] {
 		r.Views = append(r.Views, View{Name: m.Name, SQL: m.SQL})
 	}
-	// While the work fits into one worker's memory nothing is written in between.
-	r.NoHash = !r.Always && (c.o.Budget == 0 || work <= c.o.Budget)
 	cuts := &rangeCuts{compiler: c, min: 2}
 	r.Clustered = cuts.clustered
 	fragments, err := c.e.Split(ctx, r)
 	if ctx.Err() != nil {
 		return false, ctx.Err()
 	}
-	if err != nil || !worthwhile(fragments, r.NoHash) {
+	if err != nil || !worthwhile(fragments, r.Fits()) {
 		if why := lastReason(fragments, err); why != "" && n.reason == "" {
 			n.reason = why
 		}
@@ -105,7 +101,7 @@ func (c *compiler) fragmentTasks(ctx context.Context, g *Graph, n *stageNode, me
 		keys := map[string]string{}
 		var bytes int64
 		for _, fi := range f.Inputs {
-			in := TaskInput{Name: fi.Name, Kind: fi.Kind, Key: fi.Key, Hash: fi.Hash, Where: fi.Where}
+			in := TaskInput{Name: fi.Name, Kind: fi.Kind, Key: fi.Key, Hash: fi.Hash, Split: fi.Split, Where: fi.Where}
 			from := fi.Name
 			if fi.From != "" {
 				from = fi.From
@@ -146,16 +142,14 @@ func (c *compiler) fragmentTasks(ctx context.Context, g *Graph, n *stageNode, me
 				t.Shards = numbered(len(g.task(divided.Task).Shards))
 			}
 		case Hash:
-			count := c.buckets(bytes)
+			count, size := c.buckets(bytes)
+			t.BucketBytes = size
 			for _, in := range t.Inputs {
 				if in.Kind == Hash {
 					g.task(in.Task).Output.Route.Buckets = count
 				}
 			}
 			t.Shards = numbered(count)
-			for b := range t.Shards {
-				t.Shards[b].Buckets = &[2]int{b, b}
-			}
 		case Range:
 			t.Shards, err = cuts.shards(ctx, g, &t, keys)
 		default:
@@ -202,17 +196,19 @@ func (c *compiler) fragmentOutput(g *Graph, n *stageNode, t *Task, f *Fragment, 
 	return nil
 }
 
-// buckets is how many buckets an exchange of about this many bytes gets.
-func (c *compiler) buckets(bytes int64) int {
-	size := max(1, c.job.ShardSize)
+// buckets is how many buckets an exchange of about this many bytes gets, and how
+// many bytes a shard of them aims at. Small buckets are merged once their sizes
+// are known, so there are some to spare.
+func (c *compiler) buckets(bytes int64) (count int, size int64) {
+	size = max(1, c.job.ShardSize)
 	if c.o.Budget > 0 {
 		size = max(1, min(size, c.o.Budget/int64(max(1, c.o.Workers))/2))
 	}
-	most := int64(maxBuckets)
+	most, spare := int64(maxBuckets), int64(2)
 	if size < tiny {
-		most = maxTinyBuckets
+		most, spare = maxTinyBuckets, 1
 	}
-	return int(max(1, min(most, (bytes+size-1)/size)))
+	return int(max(1, min(most, (bytes+size-1)/size*spare))), size
 }
 
 func numbered(n int) []Shard {

@@ -111,6 +111,8 @@ type Task struct {
 	// Raw is a statement with the same columns that doesn't combine rows first. A
 	// worker takes it once combining has not made the rows fewer.
 	Raw string `json:"raw,omitempty"`
+	// BucketBytes is the decoded bytes that a shard of hash inputs aims at.
+	BucketBytes int64 `json:"bucket_bytes,omitempty"`
 	// Overlap is how often a byte of the range inputs is read on average.
 	Overlap float64 `json:"overlap,omitempty"`
 }
@@ -147,6 +149,7 @@ type TaskInput struct {
 	Columns []Column `json:"columns"`
 	Key     []string `json:"key,omitempty"`   // of Hash and Range: columns
 	Hash    []string `json:"hash,omitempty"`  // of Hash and Range: SQL expressions for the key that hash alike in every input
+	Split   bool     `json:"split,omitempty"` // of Hash: a bucket's rows may be divided further, the other inputs repeated
 	Where   string   `json:"where,omitempty"` // of Broadcast: only the rows that satisfy this
 }
 
@@ -199,8 +202,6 @@ type Shard struct {
 	Rows    int64   `json:"rows"`             // expected input rows; -1 unknown
 	Bytes   int64   `json:"bytes"`            // decoded, or file sizes
 	OnDisk  int64   `json:"on_disk"`          // bytes of its row groups as stored
-	// Buckets is the first and last bucket of the hash inputs.
-	Buckets *[2]int `json:"buckets,omitempty"`
 	// Range is the range of the key of the range inputs.
 	Range *KeyRange `json:"range,omitempty"`
 }

@@ -163,14 +163,14 @@ func openSession(ctx context.Context, g *pipeline.Graph, t *pipeline.Task, r pip
 func publish(_ context.Context, g *pipeline.Graph, run, nonce string, p *pipeline.SinkPlan, parts [][]pipeline.StoredPart) (pipeline.Metrics, error) {
 	var files []filesink.File
 	var m pipeline.Metrics
-	for i, shard := range parts {
-		if len(shard) == 0 {
-			return m, fmt.Errorf("sink %s: shard %d has no part", p.Name, i)
-		}
+	for _, shard := range parts {
 		for _, part := range shard {
 			files = append(files, filesink.File{Path: part.Path, Part: part.Part})
 			m.RowsIn += part.Rows
 		}
+	}
+	if len(files) == 0 {
+		return m, fmt.Errorf("sink %s: %s has no parts", p.Name, p.From)
 	}
 	manifest, err := filesink.Commit(p, filesink.Meta{Run: run, Job: g.Job, JobHash: g.Digest, Nonce: nonce}, files)
 	if err != nil {

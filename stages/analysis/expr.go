@@ -312,14 +312,3 @@ func (a *Analyzer) Tree(ctx context.Context, query string) (Node, error) {
 	}
 	return tree.Statements[0].Node, nil
 }
-
-// SQL renders a query node.
-func (a *Analyzer) SQL(ctx context.Context, query Node) (string, error) {
-	data, err := json.Marshal(map[string]any{"error": false, "statements": []any{map[string]any{"node": query, "named_param_map": []any{}}}})
-	if err != nil {
-		return "", err
-	}
-	var text string
-	err = a.db.QueryRowContext(ctx, "SELECT json_deserialize_sql(?::VARCHAR::JSON)", string(data)).Scan(&text)
-	return text, err
-}

@@ -103,7 +103,7 @@ func (p *prover) groupKeys(n analysis.Node, sc *scope, selected []analysis.Node)
 		for _, e := range selected {
 			s := &selection{}
 			p.collect(e, s)
-			if len(s.aggregates) == 0 && len(s.windows) == 0 {
+			if len(s.aggregates) == 0 && len(s.windows) == 0 && !constant(e) {
 				set = append(set, len(keys))
 				keys = append(keys, e)
 			}
@@ -117,6 +117,19 @@ func (p *prover) groupKeys(n analysis.Node, sc *scope, selected []analysis.Node)
 		sets = [][]int{{}}
 	}
 	return keys, sets
+}
+
+// constant reports whether an expression names no column: GROUP BY ALL doesn't
+// group by it.
+func constant(e analysis.Node) bool {
+	none := true
+	analysis.Walk(e, func(n analysis.Node) bool {
+		if c := n.Str("class"); c == "COLUMN_REF" || c == "STAR" || c == "SUBQUERY" || c == "POSITIONAL_REFERENCE" {
+			none = false
+		}
+		return none
+	})
+	return none
 }
 
 // dereference follows a position or an alias to the select list.

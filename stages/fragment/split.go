@@ -42,6 +42,17 @@ func Split(ctx context.Context, a *analysis.Analyzer, r *pipeline.SplitRequest) 
 	if err != nil {
 		return nil, err
 	}
+	names := mentioned(tree)
+	for _, v := range r.Views { // whose names count as well
+		if view, err := a.Tree(ctx, v.SQL); err == nil {
+			for name := range mentioned(view) {
+				names[name] = true
+			}
+		}
+	}
+	for _, t := range s.tables {
+		r.Work += s.size(t, names)
+	}
 	if err := s.inline(tree); err != nil {
 		return nil, err
 	}
@@ -206,7 +217,7 @@ func (s *splitter) distribute(q analysis.Node) (*way, *failure) {
 				continue
 			}
 			try(w)
-			if w.kind == pipeline.Range && !s.r.NoHash {
+			if w.kind == pipeline.Range && !s.r.Fits() {
 				h := *w
 				h.kind, h.cost = pipeline.Hash, h.cost+hashCost(w.roles, sizes)
 				try(&h)
@@ -360,7 +371,7 @@ func (s *splitter) keyed(c candidate, used []string, sizes map[string]int64, all
 		w.kind = pipeline.Range
 	} else {
 		w.cost += hashCost(w.roles, sizes)
-		if s.r.NoHash {
+		if s.r.Fits() {
 			return nil
 		}
 	}
@@ -408,15 +419,19 @@ func (s *splitter) emit(q analysis.Node, name string, w *way, why string, at int
 	for _, n := range used {
 		t := s.tables[n]
 		in := pipeline.FragmentInput{Name: t.name, Kind: pipeline.Broadcast}
-		role := w.roles[n]
+		part := w.roles[n]
 		switch {
 		case w.kind == pipeline.Gather:
 			in.Kind = pipeline.Gather
-		case role.parted:
-			in.Kind, in.Key, in.Hash = w.kind, role.key, hashed(t.columns, role.key, w.types)
+		case part.parted:
+			in.Kind, in.Key, in.Hash = w.kind, part.key, hashed(t.columns, part.key, w.types)
 			f.Bytes += s.size(t, names)
 		default:
 			in.Columns, in.Where = s.read(t, names, nil), s.filter(q, t)
+		}
+		if in.Kind == pipeline.Hash {
+			_, f := s.prover(map[string]role{n: {parted: true}}, 1, false).statement(q)
+			in.Split = f == nil
 		}
 		t.readers++
 		f.Inputs = append(f.Inputs, in)

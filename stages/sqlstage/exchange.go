@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/duckdb/duckdb-go/v2"
@@ -42,19 +43,115 @@ func (s *Session) routes() bool {
 	return false
 }
 
+// bucketGroup is what a shard of hash inputs has: whole buckets, or one of
+// several pieces of the input that may be split, of one bucket.
+type bucketGroup struct {
+	first, last int
+	piece       piece
+}
+
+const (
+	leastGroups = 8       // shards to aim at, so that every worker has some
+	leastBytes  = 8 << 20 // stored bytes that are worth a shard
+	mostPieces  = 16      // of a bucket
+)
+
+// group deals the buckets to the shards by what their producers have written:
+// small neighbours are merged, and a bucket much larger than the others is split
+// where the statement allows it. Every worker comes to the same result, as it
+// depends on nothing but the plan and the recorded parts; what is left of the
+// shards has nothing to do.
+func (s *Session) group() error {
+	var bytes, split []int64 // by bucket: in all, and of the input that may be split
+	var total int64
+	for i := range s.t.Inputs {
+		in := &s.t.Inputs[i]
+		if in.Kind != pipeline.Hash {
+			continue
+		}
+		r := s.g.Task(in.Task).Output.Route
+		if r == nil {
+			return fmt.Errorf("task %s reads buckets of %s, which has none", s.t.Name, in.Task)
+		}
+		if bytes == nil {
+			bytes, split = make([]int64, r.Buckets), make([]int64, r.Buckets)
+		}
+		if len(bytes) != r.Buckets {
+			return fmt.Errorf("task %s reads inputs of %d and %d buckets", s.t.Name, len(bytes), r.Buckets)
+		}
+		for _, parts := range s.parts[in.Task] {
+			for _, p := range parts {
+				for b, rows := range p.Buckets {
+					n := p.Bytes * rows / max(1, p.Rows)
+					bytes[b] += n
+					total += n
+					if in.Split {
+						split[b] += n
+					}
+				}
+			}
+		}
+	}
+	s.groups = dealBuckets(bytes, split, min(s.t.BucketBytes/2, max(total/leastGroups, leastBytes)))
+	return nil
+}
+
+// dealBuckets makes at most as many groups as there are buckets, of about target
+// bytes each.
+func dealBuckets(bytes, split []int64, target int64) (groups []bucketGroup) {
+	var open int64
+	for b, n := range bytes {
+		if last := len(groups) - 1; last >= 0 && open+n <= target {
+			groups[last].last = b
+			open += n
+			continue
+		}
+		groups = append(groups, bucketGroup{b, b, whole})
+		open = n
+	}
+	spare := len(bytes) - len(groups)
+	for i := 0; i < len(groups) && spare > 0; i++ {
+		g := groups[i]
+		// Only what stands out: the other inputs are read again for every piece.
+		if g.first != g.last || bytes[g.first] < 3*max(target, 1) || split[g.first] < bytes[g.first]*3/4 {
+			continue
+		}
+		n := min(mostPieces, spare+1, int(bytes[g.first]/max(target, 1)))
+		pieces := make([]bucketGroup, n)
+		for k := range pieces {
+			pieces[k] = bucketGroup{g.first, g.last, piece{k, n}}
+		}
+		groups = slices.Replace(groups, i, i+1, pieces...)
+		spare -= n - 1
+		i += n - 1
+	}
+	return groups
+}
+
+// idle reports whether a shard has nothing to read: its buckets went to others,
+// or the shard whose rows it would read had none.
+func (s *Session) idle(shard *pipeline.Shard) bool {
+	if s.groups != nil {
+		return shard.Ordinal >= len(s.groups)
+	}
+	if s.input != nil && s.input.Task != "" {
+		all := s.parts[s.input.Task]
+		return shard.Ordinal < len(all) && len(all[shard.Ordinal]) == 0
+	}
+	return false
+}
+
 // bucketQuery reads the shard's buckets from the parts of the task that routed
 // them: only files that have such rows, and of these only the row groups.
 func (s *Session) bucketQuery(in *pipeline.TaskInput, shard *pipeline.Shard) (string, error) {
-	if shard.Buckets == nil {
-		return "", fmt.Errorf("a shard of %s has no buckets", s.t.Name)
-	}
+	g := s.groups[shard.Ordinal]
 	all := s.parts[in.Task]
 	var files []string
 	var some string
 	for _, parts := range all {
 		for _, p := range parts {
 			some = p.Path
-			if bucketRows(p, *shard.Buckets) > 0 {
+			if g.rows(p) > 0 {
 				files = append(files, p.Path)
 			}
 		}
@@ -65,12 +162,16 @@ func (s *Session) bucketQuery(in *pipeline.TaskInput, shard *pipeline.Shard) (st
 	if len(files) == 0 {
 		return "SELECT " + s.stored(in) + " FROM " + readParts([]string{some}) + " WHERE false", nil
 	}
-	return fmt.Sprintf("SELECT %s FROM %s WHERE %s BETWEEN %d AND %d", s.stored(in), readParts(files), bucketColumn, shard.Buckets[0], shard.Buckets[1]), nil
+	query := fmt.Sprintf("SELECT %s FROM %s WHERE %s BETWEEN %d AND %d", s.stored(in), readParts(files), bucketColumn, g.first, g.last)
+	if in.Split && g.piece.of > 1 {
+		query += fmt.Sprintf(" AND file_row_number %% %d = %d", g.piece.of, g.piece.number)
+	}
+	return query, nil
 }
 
-// bucketRows is how many rows of a part are in the buckets, by the ledger.
-func bucketRows(p pipeline.StoredPart, buckets [2]int) (rows int64) {
-	for b := buckets[0]; b <= buckets[1] && b < len(p.Buckets); b++ {
+// rows is how many rows of a part are in the group's buckets, by the ledger.
+func (g bucketGroup) rows(p pipeline.StoredPart) (rows int64) {
+	for b := g.first; b <= g.last && b < len(p.Buckets); b++ {
 		rows += p.Buckets[b]
 	}
 	return rows
@@ -255,28 +356,38 @@ func (s *Session) arrived(ctx context.Context, in *pipeline.TaskInput, shard *pi
 	if err := s.conn.QueryRowContext(ctx, "SELECT count(*) FROM "+ident(in.Name)).Scan(&rows); err != nil {
 		return 0, s.explain(shard, fmt.Errorf("count %s: %w", in.Name, readError(err)))
 	}
-	if in.Kind != pipeline.Hash || p.of > 1 {
+	if in.Kind != pipeline.Hash {
+		return rows, nil
+	}
+	g := s.groups[shard.Ordinal]
+	if p.of > 1 || in.Split && g.piece.of > 1 {
 		return rows, nil
 	}
 	var sent int64
 	for _, parts := range s.parts[in.Task] {
 		for _, part := range parts {
-			sent += bucketRows(part, *shard.Buckets)
+			sent += g.rows(part)
 		}
 	}
 	if sent != rows {
-		return rows, fmt.Errorf("%s: %d rows were sent to bucket %d, %d arrived: the parts are not what was recorded", in.Task, sent, shard.Buckets[0], rows)
+		return rows, fmt.Errorf("%s: %d rows were sent to %s, %d arrived: the parts are not what was recorded", in.Task, sent, g, rows)
 	}
 	return rows, nil
 }
 
-// DescribeKeys names what a shard has of its hash or range inputs, for people.
+func (g bucketGroup) String() string {
+	switch {
+	case g.piece.of > 1:
+		return fmt.Sprintf("bucket %d, piece %d of %d", g.first, g.piece.number+1, g.piece.of)
+	case g.first == g.last:
+		return fmt.Sprintf("bucket %d", g.first)
+	}
+	return fmt.Sprintf("buckets %d to %d", g.first, g.last)
+}
+
+// DescribeKeys names what a shard has of its range inputs, for people.
 func DescribeKeys(shard *pipeline.Shard) string {
-	switch b, r := shard.Buckets, shard.Range; {
-	case b != nil && b[0] == b[1]:
-		return fmt.Sprintf("bucket %d", b[0])
-	case b != nil:
-		return fmt.Sprintf("buckets %d to %d", b[0], b[1])
+	switch r := shard.Range; {
 	case r == nil:
 		return ""
 	case r.Null:

@@ -32,6 +32,7 @@ type Session struct {
 	input    *pipeline.TaskInput                // the forward input; nil when there is none
 	dirty    bool                               // the stages' views stand
 	verified bool                               // whole inputs were compared with the plan
+	groups   []bucketGroup                      // what the shards of hash inputs have
 	raw      bool                               // combining rows early did not pay: they are passed on as they are
 }
 
@@ -96,6 +97,9 @@ func (s *Session) setup(ctx context.Context) error {
 				files[p.Path] = true
 			}
 		}
+	}
+	if err := s.group(); err != nil {
+		return err
 	}
 	allowed := make([]string, 0, len(files))
 	for f := range files {
@@ -262,10 +266,14 @@ func sourceQuery(in *pipeline.Input, shard *pipeline.Shard) string {
 
 // Run executes one shard and writes its result to out, a new file in OutDir. If
 // memory doesn't suffice for the whole shard, it is computed in pieces, which
-// are further files beside out. The error names the shard's input.
+// are further files beside out. A shard that other shards left nothing to has no
+// file. The error names the shard's input.
 func (s *Session) Run(ctx context.Context, shard *pipeline.Shard, out string) ([]pipeline.Written, pipeline.Metrics, error) {
 	start := time.Now()
 	var m pipeline.Metrics
+	if s.idle(shard) {
+		return nil, m, nil
+	}
 	if err := s.verify(shard, true); err != nil {
 		return nil, m, err
 	}
@@ -461,6 +469,9 @@ func (s *Session) explain(shard *pipeline.Shard, err error) error {
 	}
 	if text := DescribeKeys(shard); text != "" {
 		where = text + ": "
+	}
+	if shard.Ordinal < len(s.groups) {
+		where = s.groups[shard.Ordinal].String() + ": "
 	}
 	hint := ""
 	switch text := err.Error(); {
