@@ -1,52 +1,81 @@
 package main
 
 import (
-	"database/sql"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
-
-	_ "github.com/duckdb/duckdb-go/v2"
-
-	"github.com/kinequet/kq/internal/tpc"
+	"strings"
 )
 
-// dataFor returns the folder with a workload's tables, and makes it if need be.
-func dataFor(w workload, scale float64) (string, error) {
-	root, err := filepath.Abs("benchmarks/data")
+// generator is the program that makes TPC-H's tables.
+const generator = "tpchgen-cli==4.0.0"
+
+// dataFor returns the folder with a workload's tables, and makes those that are
+// not there. A table is complete when the file complete-TABLE is beside it.
+func (b *bench) dataFor(w workload) (string, error) {
+	dir, err := filepath.Abs(filepath.Join("benchmarks", "data", fmt.Sprintf("%s-sf%g", w.data, b.scale)))
 	if err != nil {
 		return "", err
 	}
-	if w.tiny {
-		dir := filepath.Join(root, "tiny")
-		if err := os.MkdirAll(filepath.Join(dir, "tiny"), 0o755); err != nil {
+	for _, t := range w.tables {
+		done := filepath.Join(dir, "complete-"+t)
+		if _, err := os.Stat(done); err == nil {
+			continue
+		}
+		fmt.Fprintf(os.Stderr, "generating %s, %s at scale factor %g\n", w.data, t, b.scale)
+		folder := filepath.Join(dir, t)
+		if err := os.RemoveAll(folder); err != nil {
 			return "", err
 		}
-		return dir, query(fmt.Sprintf("COPY (SELECT i AS id, i %% 100 AS v FROM range(1000) t(i)) TO '%s/tiny/tiny.parquet' (FORMAT parquet)", dir), nil)
+		if err := os.MkdirAll(folder, 0o755); err != nil {
+			return "", err
+		}
+		if w.data == "tpch" {
+			err = tpch(dir, t, b.scale)
+		} else {
+			_, err = b.query(fmt.Sprintf("COPY (%s) TO '%s/%s.parquet' (FORMAT parquet)", synthetic(w.data, t, b.scale), folder, t))
+		}
+		if err != nil {
+			return "", err
+		}
+		if err := os.WriteFile(done, nil, 0o644); err != nil {
+			return "", err
+		}
 	}
-	suite, err := tpc.TPCH(root, scale, w.tables...)
-	if err != nil {
-		return "", err
-	}
-	return suite.Dir, nil
+	return dir, nil
 }
 
-// answer is the number of rows of a result and a hash of them that does not
-// depend on their order.
-func answer(glob string) (s string, err error) {
-	err = query("SELECT count(*) || ' rows ' || coalesce(sum(hash(t::VARCHAR) >> 20), 0) FROM read_parquet('"+glob+"') t", &s)
-	return s, err
+// tpch runs the generator, which is installed from PyPI beside the data if need be.
+func tpch(dir, table string, scale float64) error {
+	venv := filepath.Join(filepath.Dir(dir), "venv")
+	tool := filepath.Join(venv, "bin", "tpchgen-cli")
+	if _, err := os.Stat(tool); err != nil {
+		if err := install(venv, generator); err != nil {
+			return err
+		}
+	}
+	args := []string{"parquet", "-q", "-s", fmt.Sprint(scale), "--tables", table, "--parts", fmt.Sprint(max(1, min(10, int(scale)))), "--output-dir", dir}
+	if out, err := exec.Command(tool, args...).CombinedOutput(); err != nil {
+		return fmt.Errorf("%s: %w\n%s", generator, err, out)
+	}
+	return nil
 }
 
-func query(q string, result *string) error {
-	db, err := sql.Open("duckdb", "")
-	if err != nil {
-		return err
+// synthetic is the statement that makes a table: facts, of which one key has
+// 60 % of the rows where they are skewed, and dims with a row for each key.
+// Keys are scattered over the rows, about four to a key, as many rows as
+// lineitem and orders have.
+func synthetic(data, table string, scale float64) string {
+	rows, keys := int(6e6*scale), int(1.5e6*scale)
+	hot := "0"
+	if data == "skewed" {
+		hot = "6"
 	}
-	defer db.Close()
-	if result == nil {
-		_, err = db.Exec(q)
-		return err
-	}
-	return db.QueryRow(q).Scan(result)
+	return strings.NewReplacer("{rows}", fmt.Sprint(rows), "{keys}", fmt.Sprint(keys), "{hot}", hot).Replace(map[string]string{
+		"tiny": "SELECT i AS id, i % 100 AS v FROM range(1000) t(i)",
+		"dims": "SELECT i AS k, 'name ' || i AS name, (hash(i) % 1000)::BIGINT AS weight FROM range({keys}) t(i)",
+		"facts": `SELECT i AS id, CASE WHEN hash(i) % 10 < {hot} THEN {keys} // 2 ELSE (hash(-i) % {keys})::BIGINT END AS k,
+  (hash(3 * i + 1) % 10000)::BIGINT AS v, 'note ' || hash(7 * i + 5) % 1000003 AS note FROM range({rows}) t(i)`,
+	}[table])
 }

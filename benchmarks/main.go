@@ -3,18 +3,19 @@
 package main
 
 import (
-	"cmp"
+	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
 	"syscall"
-	"text/tabwriter"
 	"time"
 )
 
@@ -22,8 +23,9 @@ import (
 // its name to peers.
 type peer interface {
 	name() string
-	// prepare builds or finds the program, in a folder for the whole run.
-	prepare(tmp string) error
+	// prepare builds or finds the program, in a folder for the whole run. It
+	// returns an error of type unavailable where this machine can't have it.
+	prepare(tmp string, o settings) error
 	// command is the process to time: it reads data/<table>/*.parquet and
 	// writes to output(work). work is an empty folder.
 	command(w workload, data, work string, o settings) ([]string, error)
@@ -31,197 +33,242 @@ type peer interface {
 	output(work string) string
 }
 
-var peers = []peer{&duckdbPeer{}, &kqPeer{}}
+// peers are all systems; DuckDB, which gives the answers, is the first.
+var peers = []peer{
+	&duckdbPeer{},
+	&kqPeer{},
+	&pythonPeer{label: "polars", needs: []string{"python3"}},
+	&pythonPeer{label: "sail", needs: []string{"python3"}},
+	&pythonPeer{label: "pyspark", needs: []string{"python3", "java"}},
+}
+
+// unavailable is why a system can't run on this machine.
+type unavailable struct{ error }
 
 // settings are the same for every peer.
 type settings struct {
-	threads int
-	memory  string
+	threads  int
+	memory   string
+	exchange string // of kq
 }
 
-// sample is one timed process, with all its children.
-type sample struct {
-	Wall float64 `json:"wall_s"`
-	CPU  float64 `json:"cpu_s"`
-	RSS  int64   `json:"peak_rss_bytes"` // of the largest single process
-}
-
-// series is every sample of one system on one workload.
-type series struct {
-	Workload string   `json:"workload"`
-	System   string   `json:"system"`
-	Samples  []sample `json:"samples"`
-	Wall     float64  `json:"median_wall_s"`
-	CPU      float64  `json:"median_cpu_s"`
-	Ratio    float64  `json:"ratio_to_duckdb"` // of median wall times
-	Answer   string   `json:"answer"`          // rows and hash, the same for all systems
-}
-
-// report is what is written as JSON.
-type report struct {
-	Date    string   `json:"date"`
-	Machine string   `json:"machine"`
-	Cores   int      `json:"cores"`
-	Scale   float64  `json:"scale_factor"`
-	Threads int      `json:"threads"`
-	Memory  string   `json:"memory,omitempty"`
-	Rounds  int      `json:"rounds"`
-	Results []series `json:"results"`
+// bench is one run of this program.
+type bench struct {
+	settings settings
+	scale    float64
+	rounds   int
+	limit    time.Duration // of one process
+	peers    []peer
+	tmp      string
+	duckdb   string // the program that runs one statement
 }
 
 func main() {
-	scale := flag.Float64("sf", 1, "TPC-H scale factor")
-	rounds := flag.Int("n", 5, "timed rounds, after one that isn't counted")
-	which := flag.String("workloads", "q1,etl,tiny", "comma-separated")
+	b := &bench{}
+	flag.Float64Var(&b.scale, "sf", 1, "scale factor")
+	flag.IntVar(&b.rounds, "n", 5, "timed rounds, after one that isn't counted")
+	flag.DurationVar(&b.limit, "limit", time.Hour, "what a process may take")
+	only := flag.String("only", "all", "workloads, comma-separated")
+	flag.StringVar(only, "workloads", "all", "the same as -only")
+	which := flag.String("peers", "duckdb,kq", "systems, comma-separated, or all")
 	out := flag.String("out", "", "name of the result under benchmarks/results (default: not written)")
-	o := settings{}
-	flag.IntVar(&o.threads, "threads", runtime.NumCPU(), "threads, the same for every system")
-	flag.StringVar(&o.memory, "memory", "", "memory limit, the same for every system, such as 1GB")
+	flag.IntVar(&b.settings.threads, "threads", runtime.NumCPU(), "threads, the same for every system")
+	flag.StringVar(&b.settings.memory, "memory", "", "memory limit, the same for every system, such as 1GiB")
+	flag.StringVar(&b.settings.exchange, "exchange", "auto", "auto, always or never: kq run --exchange, where this kq has it")
 	flag.Parse()
-	if err := run(*scale, *rounds, strings.Split(*which, ","), *out, o); err != nil {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := b.run(ctx, strings.Split(*only, ","), strings.Split(*which, ","), *out); err != nil {
 		fmt.Fprintln(os.Stderr, "benchmarks:", err)
 		os.Exit(1)
 	}
 }
 
-func run(scale float64, rounds int, which []string, out string, o settings) error {
-	tmp, err := os.MkdirTemp("", "kq-bench-")
-	if err != nil {
+func (b *bench) run(ctx context.Context, only, which []string, out string) (err error) {
+	if _, err := parseSize(b.settings.memory); err != nil {
 		return err
 	}
-	defer func() { _ = os.RemoveAll(tmp) }()
-	for _, p := range peers {
-		if err := p.prepare(tmp); err != nil {
+	todo, err := choose(workloads, only, func(w workload) string { return w.name })
+	if err != nil {
+		return fmt.Errorf("workload %w", err)
+	}
+	if b.tmp, err = os.MkdirTemp("", "kq-bench-"); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(b.tmp)) }()
+	if b.duckdb, err = duckdbrun(b.tmp); err != nil {
+		return err
+	}
+	r := report{
+		Date: time.Now().UTC().Format(time.DateOnly), Machine: machine(), Cores: runtime.NumCPU(), Scale: b.scale,
+		Threads: b.settings.threads, Memory: b.settings.memory, Exchange: b.settings.exchange, Rounds: b.rounds, Missing: map[string]string{},
+	}
+	if err := b.prepare(which, &r); err != nil {
+		return err
+	}
+	if err := adopt(); err != nil {
+		return err
+	}
+	var failures []error
+	for _, w := range todo {
+		data, err := b.dataFor(w)
+		if err != nil {
+			return err
+		}
+		all, err := b.inTurn(ctx, w, data)
+		if err != nil {
+			return err
+		}
+		for _, s := range all {
+			if s.failure != nil {
+				failures = append(failures, s.failure)
+			}
+		}
+		r.add(all)
+		if out == "" {
+			continue
+		}
+		// After each workload, because all of them may take hours.
+		if err := write(filepath.Join("benchmarks", "results", out), r, b.peers); err != nil {
+			return err
+		}
+	}
+	r.print(os.Stdout)
+	return errors.Join(failures...)
+}
+
+// prepare chooses the systems and makes them ready.
+func (b *bench) prepare(which []string, r *report) error {
+	chosen, err := choose(peers, which, peer.name)
+	if err != nil {
+		return fmt.Errorf("system %w", err)
+	}
+	if chosen[0] != peers[0] {
+		chosen = append(peers[:1:1], chosen...)
+	}
+	for _, p := range chosen {
+		err := p.prepare(b.tmp, b.settings)
+		var no unavailable
+		switch {
+		case errors.As(err, &no):
+			fmt.Fprintf(os.Stderr, "%s is not available: %v\n", p.name(), err)
+			r.Missing[p.name()] = err.Error()
+		case err != nil:
 			return fmt.Errorf("%s: %w", p.name(), err)
+		default:
+			b.peers = append(b.peers, p)
 		}
 	}
-	r := report{Date: time.Now().UTC().Format(time.DateOnly), Machine: machine(), Cores: runtime.NumCPU(), Scale: scale, Threads: o.threads, Memory: o.memory, Rounds: rounds}
-	for _, name := range which {
-		i := slices.IndexFunc(workloads, func(w workload) bool { return w.name == name })
-		if i < 0 {
-			return fmt.Errorf("no workload %q", name)
+	return nil
+}
+
+// choose picks by name, in the order of all.
+func choose[T any](all []T, which []string, name func(T) string) (chosen []T, err error) {
+	for _, n := range which {
+		if n != "all" && !slices.Contains(names(all, name), n) {
+			return nil, fmt.Errorf("%q is unknown; known: %s", n, strings.Join(names(all, name), ", "))
 		}
-		data, err := dataFor(workloads[i], scale)
-		if err != nil {
-			return err
-		}
-		all, err := inTurn(workloads[i], data, tmp, rounds, o)
-		if err != nil {
-			return err
-		}
-		r.Results = append(r.Results, all...)
 	}
-	print(os.Stdout, r)
-	if out == "" {
-		return nil
+	for _, it := range all {
+		if slices.Contains(which, "all") || slices.Contains(which, name(it)) {
+			chosen = append(chosen, it)
+		}
 	}
-	return write(filepath.Join("benchmarks", "results", out), r)
+	return chosen, nil
 }
 
 // inTurn times every peer once a round: A B A B …, so that what the machine does
-// besides hits all of them.
-func inTurn(w workload, data, tmp string, rounds int, o settings) ([]series, error) {
-	all := make([]series, len(peers))
-	for round := -1; round < rounds; round++ {
-		for i, p := range peers {
-			work := filepath.Join(tmp, "work")
-			if err := os.RemoveAll(work); err != nil {
-				return nil, err
-			}
-			if err := os.Mkdir(work, 0o755); err != nil {
-				return nil, err
-			}
-			args, err := p.command(w, data, work, o)
-			if err != nil {
-				return nil, err
-			}
-			s, err := timed(args)
-			if err != nil {
-				return nil, fmt.Errorf("%s on %s: %w", p.name(), w.name, err)
-			}
+// besides hits all of them. The round that isn't counted checks the answers.
+func (b *bench) inTurn(ctx context.Context, w workload, data string) ([]series, error) {
+	all := make([]series, len(b.peers))
+	var ref answer
+	for round := -1; round < b.rounds; round++ {
+		for i, p := range b.peers {
 			if round < 0 {
 				all[i] = series{Workload: w.name, System: p.name()}
-				if all[i].Answer, err = answer(p.output(work)); err != nil {
-					return nil, err
-				}
-				if all[i].Answer != all[0].Answer {
-					return nil, fmt.Errorf("%s on %s: the answer is %s, %s's is %s", p.name(), w.name, all[i].Answer, all[0].System, all[0].Answer)
-				}
+			} else if all[i].failure != nil {
 				continue
 			}
-			all[i].Samples = append(all[i].Samples, s)
-			fmt.Fprintf(os.Stderr, "%s %s %.3f s\n", w.name, p.name(), s.Wall)
+			s, err := b.once(ctx, p, w, data, b.settings)
+			if ctx.Err() != nil {
+				return nil, err
+			}
+			switch {
+			case round >= 0:
+				if err == nil {
+					err = b.same(p, ref.Rows)
+				}
+			case i == 0:
+				ref, err = b.reference(ctx, w, data, err)
+				all[i].Answer = ref.String()
+			case err == nil:
+				var got answer
+				if got, err = b.answer(p.output(b.work()), w, ref.Columns); err == nil {
+					err = got.differs(ref)
+				}
+				all[i].Answer = got.String()
+			}
+			if ref.Columns == nil {
+				return nil, fmt.Errorf("no answer to compare with: %w", err)
+			}
+			if err != nil {
+				all[i].fail(err)
+				fmt.Fprintln(os.Stderr, all[i].failure)
+				continue
+			}
+			note := "warm-up, answer compared"
+			if round >= 0 {
+				all[i].Samples = append(all[i].Samples, s)
+				note = fmt.Sprintf("round %d", round+1)
+			}
+			fmt.Fprintf(os.Stderr, "%s %s %.3f s (%s)\n", w.name, p.name(), s.Wall, note)
 		}
 	}
-	for i := range all {
-		all[i].Wall = median(all[i].Samples, func(s sample) float64 { return s.Wall })
-		all[i].CPU = median(all[i].Samples, func(s sample) float64 { return s.CPU })
-		all[i].Ratio = all[i].Wall / all[0].Wall
-	}
-	return all, nil
+	summarize(all)
+	return all, os.RemoveAll(b.work())
 }
 
-// timed runs a command to its end and adds up what it and its children took.
-func timed(args []string) (sample, error) {
-	var before, after syscall.Rusage
-	_ = syscall.Getrusage(syscall.RUSAGE_CHILDREN, &before)
-	syscall.Sync() // what the system before has not written yet is not this one's to wait for
-	cmd := exec.Command(args[0], args[1:]...)
-	start := time.Now()
-	out, err := cmd.CombinedOutput()
-	s := sample{Wall: time.Since(start).Seconds()}
+func (b *bench) work() string { return filepath.Join(b.tmp, "work") }
+
+// once runs a system on an empty folder.
+func (b *bench) once(ctx context.Context, p peer, w workload, data string, o settings) (sample, error) {
+	if err := os.RemoveAll(b.work()); err != nil {
+		return sample{}, err
+	}
+	if err := os.Mkdir(b.work(), 0o755); err != nil {
+		return sample{}, err
+	}
+	args, err := p.command(w, data, b.work(), o)
 	if err != nil {
-		return s, fmt.Errorf("%w: %s", err, out)
+		return sample{}, err
 	}
-	_ = syscall.Getrusage(syscall.RUSAGE_CHILDREN, &after)
-	cpu := func(r syscall.Rusage) float64 {
-		return time.Duration(syscall.TimevalToNsec(r.Utime) + syscall.TimevalToNsec(r.Stime)).Seconds()
-	}
-	s.CPU = cpu(after) - cpu(before)
-	s.RSS = cmd.ProcessState.SysUsage().(*syscall.Rusage).Maxrss << 10
-	return s, nil
+	ctx, cancel := context.WithTimeoutCause(ctx, b.limit, fmt.Errorf("it took more than %v", b.limit))
+	defer cancel()
+	return timed(ctx, args, p.output(b.work()))
 }
 
-func median[T any](items []T, value func(T) float64) float64 {
-	if len(items) == 0 {
-		return 0
-	}
-	values := make([]float64, len(items))
-	for i, it := range items {
-		values[i] = value(it)
-	}
-	slices.SortFunc(values, func(a, b float64) int { return cmp.Compare(a, b) })
-	if n := len(values); n%2 == 0 {
-		return (values[n/2-1] + values[n/2]) / 2
-	}
-	return values[len(values)/2]
-}
-
-func print(f *os.File, r report) {
-	t := tabwriter.NewWriter(f, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(t, "workload\tsystem\twall s: median (min-max)\tcpu s\tratio to duckdb\tanswer")
-	for _, s := range r.Results {
-		low, high := s.Wall, s.Wall
-		for _, x := range s.Samples {
-			low, high = min(low, x.Wall), max(high, x.Wall)
+// reference is DuckDB's answer. Where DuckDB failed, such as under a limit of
+// memory, it is asked again without one, and the failure is returned too.
+func (b *bench) reference(ctx context.Context, w workload, data string, failed error) (answer, error) {
+	p := b.peers[0]
+	if failed != nil {
+		o := b.settings
+		o.memory = ""
+		if _, err := b.once(ctx, p, w, data, o); err != nil {
+			return answer{}, err
 		}
-		fmt.Fprintf(t, "%s\t%s\t%.3f (%.3f-%.3f)\t%.2f\t%.2f\t%s\n", s.Workload, s.System, s.Wall, low, high, s.CPU, s.Ratio, s.Answer)
 	}
-	_ = t.Flush()
+	a, err := b.answer(p.output(b.work()), w, nil)
+	return a, errors.Join(failed, err)
 }
 
-func write(path string, r report) error {
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return err
+// same compares the number of rows, which costs next to nothing.
+func (b *bench) same(p peer, want int64) error {
+	got, err := b.rows(p.output(b.work()))
+	if err == nil && got != want {
+		err = fmt.Errorf("%w: %d rows this time; duckdb's has %d", errWrong, got, want)
 	}
-	data, err := json.MarshalIndent(r, "", "  ")
-	if err != nil {
-		return err
-	}
-	if err := os.WriteFile(path+".json", append(data, '\n'), 0o644); err != nil {
-		return err
-	}
-	return draw(path+".png", r)
+	return err
 }
 
 func machine() string {
@@ -234,10 +281,30 @@ func machine() string {
 	return runtime.GOARCH
 }
 
+// duckdbrun builds the program that runs one statement.
+func duckdbrun(tmp string) (string, error) {
+	to := filepath.Join(tmp, "duckdbrun")
+	return to, goBuild(to, "./benchmarks/duckdbrun")
+}
+
 func goBuild(to, pkg string) error {
 	out, err := exec.Command("go", "build", "-o", to, pkg).CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("build %s: %w\n%s", pkg, err, out)
 	}
 	return nil
+}
+
+func write(path string, r report, systems []peer) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	data, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(path+".json", append(data, '\n'), 0o644); err != nil {
+		return err
+	}
+	return draw(path+".png", r, names(systems, peer.name))
 }

@@ -10,16 +10,16 @@ type duckdbPeer struct{ binary string }
 
 func (p *duckdbPeer) name() string { return "duckdb" }
 
-func (p *duckdbPeer) prepare(tmp string) error {
-	p.binary = filepath.Join(tmp, "duckdbrun")
-	return goBuild(p.binary, "./benchmarks/duckdbrun")
+func (p *duckdbPeer) prepare(tmp string, _ settings) (err error) {
+	p.binary, err = duckdbrun(tmp)
+	return err
 }
 
 func (p *duckdbPeer) command(w workload, data, work string, o settings) ([]string, error) {
 	query := w.with(func(t string) string { return "read_parquet('" + filepath.Join(data, t, "*.parquet") + "')" })
 	return []string{
 		p.binary, "-threads", strconv.Itoa(o.threads), "-memory", o.memory, "-spill", filepath.Join(work, "spill"),
-		"COPY (" + query + ") TO '" + p.output(work) + "' (FORMAT parquet)",
+		"COPY (" + query + ") TO '" + p.output(work) + "' (FORMAT parquet, COMPRESSION snappy)",
 	}, nil
 }
 
