@@ -13,9 +13,10 @@ import (
 // pythonPeer is a system that its users start from Python: a script
 // benchmarks/peers/run_NAME.py and its packages, all pinned, in NAME.txt beside it.
 type pythonPeer struct {
-	label  string
-	needs  []string // commands that must be there
-	python string
+	label    string
+	needs    []string // commands that must be there
+	overlaps bool     // see overlapping
+	python   string
 }
 
 // pythonJob is what such a script is told, as JSON.
@@ -68,10 +69,7 @@ func (p *pythonPeer) command(w workload, data, work string, o settings) ([]strin
 	if err != nil {
 		return nil, err
 	}
-	query := strings.ReplaceAll(w.with(func(t string) string { return t }), w.spark[0], w.spark[1])
-	if w.spark[0] == "" {
-		query = w.with(func(t string) string { return t })
-	}
+	query := strings.NewReplacer(w.spark...).Replace(w.with(func(t string) string { return t }))
 	job, err := json.Marshal(pythonJob{
 		Workload: w.name, SQL: query, Tables: w.tables, Data: data, Out: filepath.Join(work, "out"), Spill: spill,
 		Threads: o.threads, Memory: memory,
@@ -80,6 +78,8 @@ func (p *pythonPeer) command(w workload, data, work string, o settings) ([]strin
 }
 
 func (p *pythonPeer) output(work string) string { return filepath.Join(work, "out", "*.parquet") }
+
+func (p *pythonPeer) overlapping() bool { return p.overlaps }
 
 // install makes a virtual environment with some packages, and nothing that
 // another one left there.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -18,6 +19,7 @@ type series struct {
 	CPU      float64  `json:"median_cpu_s,omitempty"`
 	Ratio    float64  `json:"ratio_to_duckdb,omitempty"` // of median wall times
 	Answer   string   `json:"answer,omitempty"`          // rows and hash, the same for all systems
+	Note     string   `json:"note,omitempty"`            // what was done otherwise
 	Problem  string   `json:"problem,omitempty"`         // why there is no time
 	failure  error    // the same with what it is about
 }
@@ -87,7 +89,7 @@ func (r *report) print(to io.Writer) {
 	fmt.Fprintln(t, "workload\tsystem\twall s: median (min-max)\tcpu s\tratio to duckdb\tMiB: process\tkq worker\tall\tanswer")
 	for _, s := range r.Results {
 		if s.Problem != "" || len(s.Samples) == 0 {
-			fmt.Fprintf(t, "%s\t%s\t-\t-\t-\t-\t-\t-\t%s\n", s.Workload, s.System, s.Problem+s.Answer)
+			fmt.Fprintf(t, "%s\t%s\t-\t-\t-\t-\t-\t-\t%s\n", s.Workload, s.System, cmp.Or(s.Problem, s.says()))
 			continue
 		}
 		low, high := s.Wall, s.Wall
@@ -95,7 +97,7 @@ func (r *report) print(to io.Writer) {
 			low, high = min(low, x.Wall), max(high, x.Wall)
 		}
 		fmt.Fprintf(t, "%s\t%s\t%.3f (%.3f-%.3f)\t%.2f\t%s\t%s\t%s\t%s\t%s\n", s.Workload, s.System, s.Wall, low, high, s.CPU, ratio(s.Ratio),
-			s.most(func(x sample) int64 { return x.RSS }), s.most(func(x sample) int64 { return x.Worker }), s.most(func(x sample) int64 { return x.Tree }), s.Answer)
+			s.most(func(x sample) int64 { return x.RSS }), s.most(func(x sample) int64 { return x.Worker }), s.most(func(x sample) int64 { return x.Tree }), s.says())
 	}
 	_ = t.Flush()
 	for _, s := range r.Skew {
@@ -104,6 +106,14 @@ func (r *report) print(to io.Writer) {
 	for _, name := range slices.Sorted(maps.Keys(r.Missing)) {
 		fmt.Fprintf(to, "%s: not available: %s\n", name, r.Missing[name])
 	}
+}
+
+// says is the answer with what there is to say about it.
+func (s series) says() string {
+	if s.Note == "" {
+		return s.Answer
+	}
+	return s.Answer + " (" + s.Note + ")"
 }
 
 // most is the largest of the samples in MiB.
