@@ -69,10 +69,12 @@ func timed(ctx context.Context, args []string, output string) (sample, error) {
 		return time.Duration(syscall.TimevalToNsec(r.Utime) + syscall.TimevalToNsec(r.Stime)).Seconds()
 	}
 	s.CPU = cpu(after) - cpu(before)
-	// The kernel knows the largest of those that were waited for, to the end.
-	s.RSS, s.Worker = max(t.largest, cmd.ProcessState.SysUsage().(*syscall.Rusage).Maxrss<<10), t.worker
-	if t.worker == t.largest {
-		s.Worker = s.RSS
+	// The kernel knows the largest of those that were waited for, to the end:
+	// where that is more than the first process had, it is a worker's.
+	top := cmd.ProcessState.SysUsage().(*syscall.Rusage).Maxrss << 10
+	s.RSS, s.Worker = max(t.largest, top), t.worker
+	if t.worker > 0 && top > t.first {
+		s.Worker = max(t.worker, top)
 	}
 	s.Tree = max(t.sum, s.RSS)
 	return s, nil
@@ -116,13 +118,15 @@ func reap(ctx context.Context) error {
 // tree watches the memory of a process and of all that descend from it.
 type tree struct {
 	known                map[int]bool // by process id; true for a worker of kq
+	root                 int
+	first                int64 // the peak of the root
 	largest, worker, sum int64
 	stop, stopped        chan struct{}
 }
 
 // watch samples a tree until end, and kills it when the context ends.
 func watch(ctx context.Context, root int) *tree {
-	t := &tree{known: map[int]bool{root: false}, stop: make(chan struct{}), stopped: make(chan struct{})}
+	t := &tree{root: root, known: map[int]bool{root: false}, stop: make(chan struct{}), stopped: make(chan struct{})}
 	go func() {
 		defer close(t.stopped)
 		start := time.Now()
@@ -185,6 +189,9 @@ func (t *tree) sample() {
 		t.largest = max(t.largest, peak)
 		if worker {
 			t.worker = max(t.worker, peak)
+		}
+		if pid == t.root {
+			t.first = peak
 		}
 	}
 	t.sum = max(t.sum, sum)

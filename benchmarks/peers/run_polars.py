@@ -93,7 +93,8 @@ def skewjoin():
 def skewwindow():
     return table("facts").select(
         "id", "k",
-        place=col.id.rank("ordinal").over("k", order_by="id"), running=col.v.cum_sum().over("k", order_by="id"),
+        place=col.id.rank("ordinal").over("k"),
+        step=(col.v - col.v.shift(1)).over("k", order_by="id"), total=col.v.sum().over("k"),
     )
 
 
