@@ -116,7 +116,7 @@ func (b *bench) run(ctx context.Context, only, which []string, out string) (err 
 	}
 	r := report{
 		Date: time.Now().UTC().Format(time.DateOnly), Machine: machine(), Cores: runtime.NumCPU(), Scale: b.scale,
-		Threads: b.settings.threads, Memory: b.settings.memory, Exchange: b.settings.exchange, Rounds: b.rounds, Missing: map[string]string{},
+		Threads: b.settings.threads, Memory: b.settings.memory, Rounds: b.rounds, Missing: map[string]string{},
 	}
 	if err := b.prepare(which, &r); err != nil {
 		return err
@@ -172,6 +172,9 @@ func (b *bench) prepare(which []string, r *report) error {
 			return fmt.Errorf("%s: %w", p.name(), err)
 		default:
 			b.peers = append(b.peers, p)
+			if kq, ok := p.(*kqPeer); ok && kq.exchange {
+				r.Exchange = b.settings.exchange
+			}
 		}
 	}
 	return nil
