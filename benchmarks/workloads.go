@@ -17,7 +17,7 @@ const (
 	joinSkew = `
 SELECT f.id, f.k, f.v, f.note, d.name, d.weight FROM {facts} f JOIN {dims} d ON f.k = d.k`
 	windowSkew = `
-SELECT id, k, row_number() OVER (PARTITION BY k ORDER BY id) AS place, v - lag(v) OVER (PARTITION BY k ORDER BY id) AS step,
+SELECT id, k, row_number() OVER (PARTITION BY k ORDER BY v, id) AS place, v - lag(v) OVER (PARTITION BY k ORDER BY v, id) AS step,
   CAST(sum(v) OVER (PARTITION BY k) AS BIGINT) AS total
 FROM {facts}`
 )

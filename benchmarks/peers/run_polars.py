@@ -93,8 +93,8 @@ def skewjoin():
 def skewwindow():
     return table("facts").select(
         "id", "k",
-        place=col.id.rank("ordinal").over("k"),
-        step=(col.v - col.v.shift(1)).over("k", order_by="id"), total=col.v.sum().over("k"),
+        place=pl.int_range(1, pl.len() + 1).over("k", order_by=["v", "id"]),
+        step=(col.v - col.v.shift(1)).over("k", order_by=["v", "id"]), total=col.v.sum().over("k"),
     )
 
 
