@@ -3,17 +3,26 @@ package main
 import (
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
-)
 
-// generator is the program that makes TPC-H's tables.
-const generator = "tpchgen-cli==4.0.0"
+	"github.com/kinequet/kq/internal/tpc"
+)
 
 // dataFor returns the folder with a workload's tables, and makes those that are
 // not there. A table is complete when the file complete-TABLE is beside it.
 func (b *bench) dataFor(w workload) (string, error) {
+	if w.data == "tpch" {
+		root, err := filepath.Abs(filepath.Join("benchmarks", "data"))
+		if err != nil {
+			return "", err
+		}
+		suite, err := tpc.TPCH(root, b.scale, w.tables...)
+		if err != nil {
+			return "", err
+		}
+		return suite.Dir, nil
+	}
 	dir, err := filepath.Abs(filepath.Join("benchmarks", "data", fmt.Sprintf("%s-sf%g", w.data, b.scale)))
 	if err != nil {
 		return "", err
@@ -31,11 +40,7 @@ func (b *bench) dataFor(w workload) (string, error) {
 		if err := os.MkdirAll(folder, 0o755); err != nil {
 			return "", err
 		}
-		if w.data == "tpch" {
-			err = tpch(dir, t, b.scale)
-		} else {
-			_, err = b.query(fmt.Sprintf("COPY (%s) TO '%s/%s.parquet' (FORMAT parquet)", synthetic(w.data, t, b.scale), folder, t))
-		}
+		_, err = b.query(fmt.Sprintf("COPY (%s) TO '%s/%s.parquet' (FORMAT parquet)", synthetic(w.data, t, b.scale), folder, t))
 		if err != nil {
 			return "", err
 		}
@@ -44,22 +49,6 @@ func (b *bench) dataFor(w workload) (string, error) {
 		}
 	}
 	return dir, nil
-}
-
-// tpch runs the generator, which is installed from PyPI beside the data if need be.
-func tpch(dir, table string, scale float64) error {
-	venv := filepath.Join(filepath.Dir(dir), "venv")
-	tool := filepath.Join(venv, "bin", "tpchgen-cli")
-	if _, err := os.Stat(tool); err != nil {
-		if err := install(venv, generator); err != nil {
-			return err
-		}
-	}
-	args := []string{"parquet", "-q", "-s", fmt.Sprint(scale), "--tables", table, "--parts", fmt.Sprint(max(1, min(10, int(scale)))), "--output-dir", dir}
-	if out, err := exec.Command(tool, args...).CombinedOutput(); err != nil {
-		return fmt.Errorf("%s: %w\n%s", generator, err, out)
-	}
-	return nil
 }
 
 // synthetic is the statement that makes a table: facts, of which one key has
