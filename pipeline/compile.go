@@ -143,7 +143,7 @@ func (c *compiler) sources(ctx context.Context) {
 			continue
 		}
 		in := r.input
-		in.Relation, in.Files, in.Columns = rel, r.look.Files, r.look.Columns
+		in.Relation, in.Files, in.Columns, in.Uniform = rel, r.look.Files, r.look.Columns, r.look.Uniform
 		for _, f := range in.Files {
 			in.OnDisk += f.Size
 			if in.Rows >= 0 && f.Rows >= 0 {

@@ -123,6 +123,9 @@ type Inspection struct {
 	Groups  []RowGroup // in file order; none for formats without row groups
 	// Grouped is true for formats with row groups, even when there are none.
 	Grouped bool
+	// Uniform is true when all files have the same schema, and none of it comes
+	// from their paths or from options.
+	Uniform bool
 	// Rowable is true when rows can be addressed by their number in the file.
 	Rowable bool
 }

@@ -47,7 +47,9 @@ type Input struct {
 	Columns  []Column `json:"columns"`
 	Bytes    int64    `json:"bytes"`   // decoded bytes where footers tell, else file sizes
 	OnDisk   int64    `json:"on_disk"` // bytes of all files
-	Rows     int64    `json:"rows"`    // -1 where only reading tells
+	// Uniform: all files have one schema, so that some of them bind as all do.
+	Uniform bool  `json:"uniform,omitempty"`
+	Rows    int64 `json:"rows"` // -1 where only reading tells
 }
 
 // Node is what became of one declared stage.

@@ -26,6 +26,8 @@ type zone struct {
 	empty     bool // only NULLs
 	nulls     bool // may hold NULLs
 	bytes     int64
+	rows      int64 // with a key
+	without   int64 // NULLs
 	file      int
 }
 
@@ -47,7 +49,7 @@ func (r *rangeCuts) zones(rel *relation, column string, read []string) (zones []
 		return nil, "", false
 	}
 	for _, rg := range rel.look.Groups {
-		z := zone{file: rg.File}
+		z := zone{file: rg.File, rows: rg.Rows - rg.Nulls[name], without: rg.Nulls[name]}
 		for i, b := range rg.Bytes {
 			if read == nil || slices.Contains(read, rel.look.Columns[i].Name) {
 				z.bytes += b
@@ -190,7 +192,7 @@ func (r *rangeCuts) shards(ctx context.Context, g *Graph, t *Task, key map[strin
 	var shards []Shard
 	nulls := false
 	for i := range len(bounds) + 1 {
-		s := Shard{Rows: -1, Range: &KeyRange{Files: map[string][]int{}}}
+		s := Shard{Range: &KeyRange{Files: map[string][]int{}}}
 		if i > 0 {
 			s.Range.Low = quoted(typ, bounds[i-1])
 		}
@@ -203,17 +205,21 @@ func (r *rangeCuts) shards(ctx context.Context, g *Graph, t *Task, key map[strin
 				if touches(z, bounds, i, compare) {
 					s.Range.add(name, z.file)
 					s.Bytes += z.bytes
+					if i == 0 || compare(z.low, bounds[i-1]) >= 0 {
+						s.Rows += z.rows // counted once, where the row group begins
+					}
 				}
 			}
 		}
 		shards = append(shards, s)
 	}
 	if nulls {
-		s := Shard{Rows: -1, Range: &KeyRange{Null: true, Files: map[string][]int{}}}
+		s := Shard{Range: &KeyRange{Null: true, Files: map[string][]int{}}}
 		for _, name := range sortedKeys(all) {
 			for _, z := range all[name] {
 				if z.nulls {
 					s.Range.add(name, z.file)
+					s.Rows += z.without
 				}
 			}
 		}

@@ -270,7 +270,7 @@ func (s *Session) piece(ctx context.Context, shard *pipeline.Shard, p piece, out
 		if err := s.view(ctx, in, shard, p); err != nil {
 			return w, s.explain(shard, err)
 		}
-		if in.Kind == pipeline.Forward {
+		if in.Kind != pipeline.Hash {
 			continue
 		}
 		n, err := s.arrived(ctx, in, shard, p)
@@ -350,14 +350,11 @@ func (s *Session) count(ctx context.Context, path string, buckets int, rows int6
 	return counts, result.Err()
 }
 
-// arrived counts the rows that a shard reads of a divided input. Of a hash edge
-// they must be as many as its producers have recorded.
+// arrived counts the rows that a shard reads of a hash edge. They must be as many
+// as its producers have recorded.
 func (s *Session) arrived(ctx context.Context, in *pipeline.TaskInput, shard *pipeline.Shard, p piece) (rows int64, err error) {
 	if err := s.conn.QueryRowContext(ctx, "SELECT count(*) FROM "+ident(in.Name)).Scan(&rows); err != nil {
 		return 0, s.explain(shard, fmt.Errorf("count %s: %w", in.Name, readError(err)))
-	}
-	if in.Kind != pipeline.Hash {
-		return rows, nil
 	}
 	g := s.groups[shard.Ordinal]
 	if p.of > 1 || in.Split && g.piece.of > 1 {

@@ -48,6 +48,7 @@ func (e *Engine) Inspect(ctx context.Context, r pipeline.Relation, files []strin
 	look.Columns = cols
 	if look.Grouped {
 		look.Rowable = columnType(cols, "file_row_number") == ""
+		look.Uniform = r.Args == ""
 		fill(look, footers)
 	}
 	return look, nil
@@ -134,6 +135,7 @@ func readFooter(path string) ([]byte, uint32, error) {
 type footer struct {
 	file   pipeline.File
 	groups []group
+	schema string // of the file, as text
 	err    error
 }
 
@@ -183,6 +185,8 @@ func readFooters(ctx context.Context, files []string) ([]footer, error) {
 func fill(look *pipeline.Inspection, footers []footer) {
 	for i, f := range footers {
 		look.Files = append(look.Files, f.file)
+		// Names of folders may be columns: day=2026-01-01.
+		look.Uniform = look.Uniform && f.schema == footers[0].schema && !strings.Contains(f.file.Path, "=")
 		var first int64
 		for j, g := range f.groups {
 			rg := pipeline.RowGroup{
@@ -238,6 +242,7 @@ func decodeFooter(path string) (f footer) {
 		f.err = fmt.Errorf("%s has a damaged footer: %w", path, err)
 		return f
 	}
+	f.schema = md.Schema.String()
 	for i := range md.NumRowGroups() {
 		g, err := decodeGroup(md, i, f.file.Size)
 		if err != nil {

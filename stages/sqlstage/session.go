@@ -106,7 +106,7 @@ func (s *Session) setup(ctx context.Context) error {
 		allowed = append(allowed, f)
 	}
 	settings := fmt.Sprintf(`SET autoinstall_known_extensions = false; SET autoload_known_extensions = false;
-SET threads = %d; SET enable_external_file_cache = false; SET memory_limit = '%dB'; SET temp_directory = %s; SET allowed_paths = %s; SET allowed_directories = %s;`,
+SET threads = %d; SET enable_external_file_cache = false; SET parquet_metadata_cache = true; SET memory_limit = '%dB'; SET temp_directory = %s; SET allowed_paths = %s; SET allowed_directories = %s;`,
 		s.o.Threads, s.o.Memory, literal(s.o.Spill), list(allowed), list([]string{s.o.OutDir, s.o.Spill}))
 	if s.o.SpillLimit > 0 {
 		settings += fmt.Sprintf(" SET max_temp_directory_size = '%dB';", s.o.SpillLimit)
@@ -238,6 +238,17 @@ func sourceQuery(in *pipeline.Input, shard *pipeline.Shard) string {
 		rows = fmt.Sprintf("file_row_number BETWEEN %d AND %d", one.First, one.Last)
 	}
 	if len(files) == 1 {
+		query := "SELECT * FROM " + readAll(in.Relation, files)
+		if rows != "" {
+			query += " WHERE " + rows
+		}
+		return query
+	}
+	if in.Uniform {
+		files = files[:0]
+		for _, sl := range shard.Slices {
+			files = append(files, in.Files[sl.File].Path)
+		}
 		query := "SELECT * FROM " + readAll(in.Relation, files)
 		if rows != "" {
 			query += " WHERE " + rows
