@@ -220,10 +220,13 @@ type Fragment struct {
 	SQL     string
 	Columns []Column
 	Inputs  []FragmentInput
-	Kind    EdgeKind // how its work is divided: Forward, Hash, Range, or Gather for not at all
+	Kind    EdgeKind // how its work is divided: Forward, Hash, Sort, Range, or Gather for not at all
 	// Route is SQL expressions over its columns: rows that agree in all of them
 	// go to the same bucket of the fragment that reads it. Empty: not routed.
 	Route []string
+	// Sort is an SQL expression over its columns: rows go to the bucket whose range
+	// it falls into, by the fragment Bounds, which samples it. Empty: not sorted.
+	Sort, Bounds string
 	// Raw gives the same columns as SQL without combining rows first, for data
 	// that combining doesn't make smaller. Empty: there is no such choice.
 	Raw    string

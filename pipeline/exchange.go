@@ -141,11 +141,11 @@ func (c *compiler) fragmentTasks(ctx context.Context, g *Graph, n *stageNode, me
 			} else {
 				t.Shards = numbered(len(g.task(divided.Task).Shards))
 			}
-		case Hash:
+		case Hash, Sort:
 			count, size := c.buckets(bytes)
 			t.BucketBytes = size
 			for _, in := range t.Inputs {
-				if in.Kind == Hash {
+				if in.Bucketed() {
 					g.task(in.Task).Output.Route.Buckets = count
 				}
 			}
@@ -190,6 +190,10 @@ func (c *compiler) fragmentOutput(g *Graph, n *stageNode, t *Task, f *Fragment, 
 		return fmt.Errorf("fragment %s: %w", f.Name, err)
 	}
 	t.Output = Output{Columns: f.Columns, Stored: stored, Compression: "lz4_raw"}
+	if f.Sort != "" {
+		t.Output.Route = &Route{Sort: f.Sort, Bounds: f.Bounds, Buckets: 1}
+		t.Needs = append(t.Needs, f.Bounds)
+	}
 	if len(f.Route) > 0 {
 		t.Output.Route = &Route{Key: f.Route, Buckets: 1}
 	}

@@ -67,6 +67,7 @@ type EdgeKind string
 const (
 	Forward   EdgeKind = "forward"   // where the input is, shard by shard
 	Hash      EdgeKind = "hash"      // to the bucket that the hash of the row's key gives
+	Sort      EdgeKind = "sort"      // to the bucket whose range of the order the row falls into
 	Range     EdgeKind = "range"     // a range of the key's values, read from where they lie
 	Broadcast EdgeKind = "broadcast" // whole, into every shard
 	Gather    EdgeKind = "gather"    // all of them into one task
@@ -157,8 +158,12 @@ type TaskInput struct {
 
 // Divided reports whether each shard sees its own part of the input.
 func (i *TaskInput) Divided() bool {
-	return i.Kind == Forward || i.Kind == Hash || i.Kind == Range
+	return i.Kind == Forward || i.Kind == Range || i.Bucketed()
 }
+
+// Bucketed reports whether a shard sees buckets of the input, which its
+// producer has routed.
+func (i *TaskInput) Bucketed() bool { return i.Kind == Hash || i.Kind == Sort }
 
 // Output is what a compute task writes.
 type Output struct {
@@ -176,8 +181,13 @@ type Output struct {
 
 // Route sends each row to a bucket of the task that reads it.
 type Route struct {
-	Key     []string `json:"key"`     // SQL expressions over the columns; equal rows meet
-	Buckets int      `json:"buckets"` // bucket = JCH(hash(key), buckets)
+	Key     []string `json:"key,omitempty"` // SQL expressions over the columns: bucket = JCH(hash(key), buckets)
+	Buckets int      `json:"buckets"`
+	// Sort is an SQL expression over the columns whose order is the one asked for;
+	// Bounds is the task whose parts are a sample of its values. Buckets are then
+	// ranges of it that hold about as many rows each.
+	Sort   string `json:"sort,omitempty"`
+	Bounds string `json:"bounds,omitempty"`
 }
 
 // SinkPlan is how a sink's files come to be.

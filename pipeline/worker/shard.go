@@ -67,7 +67,7 @@ func PartName(c pipeline.Claim, extension string) string {
 // checks that encoding kept every one of them.
 func (w *worker) ledger(t *pipeline.Task, c pipeline.Claim, m *pipeline.Metrics) error {
 	for _, in := range t.Inputs {
-		if in.Task == "" || in.Kind == pipeline.Broadcast || in.Kind == pipeline.Hash {
+		if in.Task == "" || in.Kind == pipeline.Broadcast || in.Bucketed() {
 			continue
 		}
 		all, err := w.partsOf(in.Task)

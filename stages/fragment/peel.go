@@ -227,6 +227,9 @@ func (s *splitter) peelOrder(q analysis.Node, name string, by order) (bool, erro
 		f.Name, f.SQL, f.Order = name, query+"("+f.SQL+")"+tail, strings.Join(o.by, ", ")
 		return true, s.add(f)
 	}
+	if limited == nil && !s.r.Fits() {
+		return true, s.sorted(name, between, o, query)
+	}
 	why := "LIMIT counts over all rows"
 	at := q
 	if sorted != nil {
@@ -239,6 +242,63 @@ func (s *splitter) peelOrder(q analysis.Node, name string, by order) (bool, erro
 		Name: name, Kind: pipeline.Gather, SQL: query + ident(between) + tail, Reason: why, Offset: at.Offset(), Bytes: last.Bytes,
 		Order: strings.Join(o.by, ", "), Inputs: []pipeline.FragmentInput{{Name: between, Kind: pipeline.Gather}},
 	})
+}
+
+// sorted orders the rows of the fragment called between, the last one: they go to
+// buckets that are ranges of the order, found by a sample, and each is sorted.
+func (s *splitter) sorted(name, between string, o order, query string) error {
+	last := len(s.fragments) - 1
+	rows := s.fragments[last]
+	by := sortKey(o.by)
+	sample := pipeline.Fragment{Name: name + ":sample", Reason: "a sample of the rows tells the ranges of the order", Offset: -1, Bytes: 1 << 20}
+	const size = 5000 // rows of each shard
+	from := rows.SQL
+	if once := rows.Kind == pipeline.Forward || rows.Kind == pipeline.Range; once && len(rows.Inputs) == 1 && rows.Raw == "" {
+		// Cheap to read twice, as the sample needs few columns.
+		sample.Kind, sample.Inputs = rows.Kind, rows.Inputs
+		s.fragments = s.fragments[:last]
+	} else {
+		copied := rows
+		copied.Name = name + ":rows"
+		s.fragments[last] = copied
+		if err := s.a.Declare(s.ctx, copied.Name, rows.Columns); err != nil {
+			return err
+		}
+		sample.Kind, sample.Inputs = pipeline.Forward, []pipeline.FragmentInput{{Name: copied.Name, Kind: pipeline.Forward}}
+		from = "SELECT * FROM " + ident(copied.Name)
+		rows = pipeline.Fragment{Name: between, SQL: from, Kind: pipeline.Forward, Inputs: sample.Inputs, Bytes: rows.Bytes, Offset: -1}
+	}
+	sample.SQL = fmt.Sprintf("SELECT __kq_key FROM (SELECT %s AS __kq_key FROM (%s)) USING SAMPLE reservoir(%d ROWS) REPEATABLE (1)", by, from, size)
+	if err := s.add(sample); err != nil {
+		return err
+	}
+	rows.Sort, rows.Bounds, rows.Reason = by, sample.Name, "its rows go to the ranges of the order"
+	if err := s.add(rows); err != nil {
+		return err
+	}
+	return s.add(pipeline.Fragment{
+		Name: name, Kind: pipeline.Sort, SQL: query + ident(between) + " ORDER BY " + strings.Join(o.by, ", "), Bytes: rows.Bytes, Offset: -1,
+		Reason: "each shard sorts one range of the order", Order: strings.Join(o.by, ", "),
+		Inputs: []pipeline.FragmentInput{{Name: between, Kind: pipeline.Sort}},
+	})
+}
+
+// sortKey is an expression whose values order as ORDER BY does.
+func sortKey(by []string) string {
+	args := make([]string, len(by))
+	for i, b := range by {
+		// The column's name stands in quotes; what follows are keywords.
+		end := strings.LastIndexByte(b, '"') + 1
+		order := b[end:]
+		if !strings.Contains(order, "DESC") && !strings.Contains(order, "ASC") {
+			order = " ASC" + order
+		}
+		if !strings.Contains(order, "NULLS") {
+			order += " NULLS LAST"
+		}
+		args[i] = b[:end] + ", '" + strings.TrimSpace(order) + "'"
+	}
+	return "create_sort_key(" + strings.Join(args, ", ") + ")"
 }
 
 // limits reads a constant LIMIT and OFFSET; -1 means no limit.

@@ -36,7 +36,7 @@ func (s *Session) routes() bool {
 		return true
 	}
 	for _, in := range s.t.Inputs {
-		if in.Kind == pipeline.Hash || in.Kind == pipeline.Range {
+		if in.Bucketed() || in.Kind == pipeline.Range {
 			return true
 		}
 	}
@@ -66,7 +66,7 @@ func (s *Session) group() error {
 	var total int64
 	for i := range s.t.Inputs {
 		in := &s.t.Inputs[i]
-		if in.Kind != pipeline.Hash {
+		if !in.Bucketed() {
 			continue
 		}
 		r := s.g.Task(in.Task).Output.Route
@@ -270,7 +270,7 @@ func (s *Session) piece(ctx context.Context, shard *pipeline.Shard, p piece, out
 		if err := s.view(ctx, in, shard, p); err != nil {
 			return w, s.explain(shard, err)
 		}
-		if in.Kind != pipeline.Hash {
+		if !in.Bucketed() {
 			continue
 		}
 		n, err := s.arrived(ctx, in, shard, p)
@@ -314,12 +314,74 @@ func (c *cause) Unwrap() error { return c.behind }
 // routed adds each row's bucket to the columns of a select list, and brings the
 // rows of a bucket together. The key is computed from the columns as they are,
 // not as they are stored.
-func routed(columns, from string, r *pipeline.Route) string {
-	if r.Buckets <= 1 {
+func (s *Session) routed(columns, from string, r *pipeline.Route) string {
+	bucket := "0"
+	switch {
+	case r.Sort != "" && len(s.bounds) > 0:
+		from = fmt.Sprintf("(SELECT *, %s AS %s FROM %s)", r.Sort, orderColumn, from)
+		bucket = bisect(s.bounds, 0, len(s.bounds))
+	case r.Sort == "" && r.Buckets > 1:
+		bucket = fmt.Sprintf("%s(hash(%s), %d)", route.Function, strings.Join(r.Key, ", "), r.Buckets)
+	default:
 		return fmt.Sprintf("SELECT %s, 0 AS %s FROM %s", columns, bucketColumn, from)
 	}
-	return fmt.Sprintf("SELECT %s, %s(hash(%s), %d) AS %s FROM %s ORDER BY %[5]s",
-		columns, route.Function, strings.Join(r.Key, ", "), r.Buckets, bucketColumn, from)
+	return fmt.Sprintf("SELECT %s, %s AS %s FROM %s ORDER BY %[3]s", columns, bucket, bucketColumn, from)
+}
+
+// orderColumn is what the order of a row is called while its bucket is found.
+const orderColumn = "__kq_key"
+
+// bisect finds how many of the bounds a row's order is not below, from first to
+// last.
+func bisect(bounds []string, first, last int) string {
+	if first == last {
+		return fmt.Sprint(first)
+	}
+	middle := (first + last) / 2
+	return fmt.Sprintf("CASE WHEN %s < %s THEN %s ELSE %s END", orderColumn, bounds[middle], bisect(bounds, first, middle), bisect(bounds, middle+1, last))
+}
+
+// sampleBounds cuts the sample of an order into as many ranges as there are
+// buckets. Its parts are on record, so that every worker finds the same bounds.
+func (s *Session) sampleBounds(ctx context.Context) error {
+	r := s.t.Output.Route
+	if r == nil || r.Bounds == "" || r.Buckets <= 1 {
+		return nil
+	}
+	var files []string
+	for _, parts := range s.parts[r.Bounds] {
+		for _, p := range parts {
+			files = append(files, p.Path)
+		}
+	}
+	if len(files) == 0 {
+		return fmt.Errorf("task %s has no parts", r.Bounds)
+	}
+	column := ident(s.g.Task(r.Bounds).Output.Columns[0].Name)
+	rows, err := s.conn.QueryContext(ctx, fmt.Sprintf(`SELECT DISTINCT k
+FROM (SELECT %[1]s AS k, row_number() OVER (ORDER BY %[1]s) AS i, count(*) OVER () AS n FROM %[2]s)
+WHERE i * %[3]d // n > (i - 1) * %[3]d // n AND i < n ORDER BY k`, column, readParts(files), r.Buckets))
+	if err != nil {
+		return fmt.Errorf("bounds of the order: %w", readError(err))
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var key any
+		if err := rows.Scan(&key); err != nil {
+			return err
+		}
+		switch key := key.(type) {
+		case []byte:
+			var b strings.Builder
+			for _, c := range key {
+				fmt.Fprintf(&b, "\\x%02X", c)
+			}
+			s.bounds = append(s.bounds, literal(b.String())+"::BLOB")
+		default:
+			s.bounds = append(s.bounds, fmt.Sprint(key))
+		}
+	}
+	return rows.Err()
 }
 
 // count counts the rows of a routed part by bucket. Together they must be all

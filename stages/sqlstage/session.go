@@ -32,6 +32,7 @@ type Session struct {
 	input    *pipeline.TaskInput                // the forward input; nil when there is none
 	dirty    bool                               // the stages' views stand
 	verified bool                               // whole inputs were compared with the plan
+	bounds   []string                           // SQL literals that cut the order of the rows into buckets
 	groups   []bucketGroup                      // what the shards of hash inputs have
 	raw      bool                               // combining rows early did not pay: they are passed on as they are
 }
@@ -98,6 +99,18 @@ func (s *Session) setup(ctx context.Context) error {
 			}
 		}
 	}
+	if r := s.t.Output.Route; r != nil && r.Bounds != "" {
+		parts, err := s.o.Parts(r.Bounds)
+		if err != nil {
+			return err
+		}
+		s.parts[r.Bounds] = parts
+		for _, shard := range parts {
+			for _, p := range shard {
+				files[p.Path] = true
+			}
+		}
+	}
 	if err := s.group(); err != nil {
 		return err
 	}
@@ -122,6 +135,9 @@ SET threads = %d; SET enable_external_file_cache = false; SET parquet_metadata_c
 	settings += profile + "SET enable_external_access = false; SET lock_configuration = true;"
 	if _, err := s.conn.ExecContext(ctx, settings); err != nil {
 		return fmt.Errorf("set DuckDB up: %w", readError(err))
+	}
+	if err := s.sampleBounds(ctx); err != nil {
+		return err
 	}
 	for i := range s.t.Inputs {
 		in := &s.t.Inputs[i]
@@ -155,7 +171,7 @@ func (s *Session) view(ctx context.Context, in *pipeline.TaskInput, shard *pipel
 func (s *Session) query(in *pipeline.TaskInput, shard *pipeline.Shard, p piece) (query string, err error) {
 	src := s.g.Input(in.Source)
 	switch {
-	case in.Kind == pipeline.Hash:
+	case in.Bucketed():
 		query, err = s.bucketQuery(in, shard)
 	case in.Kind == pipeline.Range:
 		query = rangeQuery(src, in, shard)
@@ -375,7 +391,7 @@ func (s *Session) statement(ctx context.Context) (string, error) {
 	}
 	columns := casts(s.t.Output.Columns, s.t.Output.Stored)
 	if r := s.t.Output.Route; r != nil {
-		return routed(columns, from, r), nil
+		return s.routed(columns, from, r), nil
 	}
 	return "SELECT " + columns + " FROM " + from, nil
 }
