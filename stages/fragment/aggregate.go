@@ -98,7 +98,7 @@ func (s *splitter) rows(q analysis.Node) (*way, *failure) {
 		if w != nil && w.kind != pipeline.Gather {
 			return w, nil
 		}
-		if s.tries++; f == nil || f.cut == nil || s.tries > 200 {
+		if s.tries++; f == nil || f.cut == nil || s.isFragment(f.cut) || s.tries > 200 {
 			return nil, f
 		}
 		if err := s.cut(f.cut); err != nil {

@@ -60,7 +60,7 @@ func (s *splitter) planned(q analysis.Node, name string, by order, combine bool)
 			}
 			return s.emit(q, name, w, why, -1, by)
 		}
-		if f.cut == nil || sameNode(f.cut, q) {
+		if f.cut == nil || sameNode(f.cut, q) || s.isFragment(f.cut) {
 			break
 		}
 		if err := s.cut(f.cut); err != nil {

@@ -146,6 +146,8 @@ func common(types []string) string {
 	}
 	same := !slices.ContainsFunc(types, func(t string) bool { return t != types[0] })
 	switch {
+	case fam == "":
+		return ""
 	case fam == "text":
 		return "VARCHAR"
 	case same:

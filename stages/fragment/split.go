@@ -198,7 +198,7 @@ func (s *splitter) distribute(q analysis.Node) (*way, *failure) {
 		switch {
 		case f == nil:
 			best = w
-		case worst == nil || worst.cut == nil && f.cut != nil:
+		case worst == nil || worst.cut == nil && (f.cut != nil || w.kind != pipeline.Forward):
 			worst = f
 		}
 	}
@@ -224,15 +224,34 @@ func (s *splitter) distribute(q analysis.Node) (*way, *failure) {
 			}
 		}
 	}
-	switch {
-	case best == nil && len(used) == 0:
-		worst = fail(nil, "it reads no input")
-	case best == nil && worst == nil:
-		worst = fail(nil, "no column of %s is equal to one of the other inputs, which are too large to be read whole by each shard", s.tables[used[0]].name)
-		worst.join = true
-		worst.cut = s.subquery(q, probe, big)
+	if best == nil && worst == nil {
+		worst = s.apart(q, used, big)
 	}
 	return best, worst
+}
+
+// apart says what fails when all large tables are divided, as none has a key in
+// common with the others.
+func (s *splitter) apart(q analysis.Node, used, big []string) *failure {
+	if len(used) == 0 {
+		return fail(nil, "it reads no input")
+	}
+	roles := map[string]role{}
+	for _, name := range big {
+		roles[name] = role{parted: true}
+	}
+	if len(big) == 0 {
+		roles[used[0]] = role{parted: true}
+	}
+	_, f := s.prover(roles, 1, false).statement(q)
+	if f == nil {
+		f = fail(nil, "no column of %s is equal to one of the other inputs, which are too large to be read whole by each shard", s.tables[used[0]].name)
+		f.join = true
+	}
+	if f.cut == nil {
+		f.cut = s.subquery(q, s.prover(nil, 0, false), big)
+	}
+	return f
 }
 
 // subquery finds a query within an expression of q that reads one of the tables
