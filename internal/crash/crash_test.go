@@ -56,7 +56,8 @@ type world struct {
 const rows = 60_000
 
 // The job has a forward stage that is published as it is, one that is written
-// again as CSV, and a gather that reads the parts of the first.
+// again as CSV, and a gather that reads the parts of the first; then a hash
+// exchange, and one by ranges of an order.
 const job = `version: 1
 name: crash
 shard_size: 64KiB
@@ -72,12 +73,23 @@ stages:
     sql: SELECT id, name || '-' || v2 AS label FROM kept
     retry: {attempts: 100, backoff: 10ms}
   totals:
+    exchange: never
     sql: SELECT k, name, count(*) AS n, sum(v2) AS total FROM kept GROUP BY ALL ORDER BY k
+    retry: {attempts: 100, backoff: 10ms}
+  ranked:
+    exchange: always
+    sql: SELECT id, k, rank() OVER (PARTITION BY k ORDER BY v2 DESC, id) AS r FROM kept
+    retry: {attempts: 100, backoff: 10ms}
+  ordered:
+    exchange: always
+    sql: SELECT id, v2 FROM kept ORDER BY v2 DESC, id
     retry: {attempts: 100, backoff: 10ms}
 sinks:
   kept_out: {type: parquet, from: kept, uri: out/kept, overwrite: replace}
   text_out: {type: csv, from: text, uri: out/text, overwrite: replace}
   totals_out: {type: parquet, from: totals, uri: out/totals.parquet, overwrite: replace}
+  ranked_out: {type: csv, from: ranked, uri: out/ranked, overwrite: replace}
+  ordered_out: {type: parquet, from: ordered, uri: out/ordered, overwrite: replace}
 `
 
 func openDuckDB() (*sql.DB, error) { return sql.Open("duckdb", "") }
@@ -106,6 +118,8 @@ func newWorld(t testing.TB, rng *rand.Rand) *world {
 	w.expected = map[string]string{
 		"kept":           w.fingerprint(db, kept),
 		"text":           w.fingerprint(db, "SELECT id, name || '-' || v2 AS label FROM ("+kept+")"),
+		"ranked":         w.fingerprint(db, "SELECT id, k, rank() OVER (PARTITION BY k ORDER BY v2 DESC, id) AS r FROM ("+kept+")"),
+		"ordered":        w.fingerprint(db, "SELECT id, v2 FROM ("+kept+")"),
 		"totals.parquet": w.fingerprint(db, "SELECT k, name, count(*) AS n, sum(v2)::BIGINT AS total FROM ("+kept+") GROUP BY ALL"),
 	}
 	return w
@@ -141,7 +155,16 @@ func (w *world) check() {
 	got := map[string]string{
 		"kept":           w.fingerprint(db, fmt.Sprintf("SELECT * FROM '%s/kept/*.parquet'", out)),
 		"text":           w.fingerprint(db, fmt.Sprintf("SELECT * FROM '%s/text/*.csv'", out)),
+		"ranked":         w.fingerprint(db, fmt.Sprintf("SELECT * FROM '%s/ranked/*.csv'", out)),
+		"ordered":        w.fingerprint(db, fmt.Sprintf("SELECT * FROM '%s/ordered/*.parquet'", out)),
 		"totals.parquet": w.fingerprint(db, fmt.Sprintf("SELECT k, name, n, total::BIGINT AS total FROM '%s/totals.parquet'", out)),
+	}
+	var misplaced int // files in the order of their names, rows in the order of their file
+	err = db.QueryRow(fmt.Sprintf(`SELECT count(*) FROM (SELECT v2, id, lag(v2) OVER w AS v1, lag(id) OVER w AS id1
+		FROM read_parquet('%s/ordered/*.parquet', filename = true, file_row_number = true) WINDOW w AS (ORDER BY filename, file_row_number))
+		WHERE v1 < v2 OR v1 = v2 AND id1 > id`, out)).Scan(&misplaced)
+	if err != nil || misplaced > 0 {
+		w.t.Fatalf("ordered: %d rows are out of order: %v", misplaced, err)
 	}
 	for name, want := range w.expected {
 		if got[name] != want {
@@ -154,7 +177,7 @@ func (w *world) check() {
 	}
 	for _, e := range entries {
 		switch e.Name() {
-		case "kept", "text", "totals.parquet", "totals.parquet.manifest.json":
+		case "kept", "text", "ranked", "ordered", "totals.parquet", "totals.parquet.manifest.json":
 		default:
 			if !strings.HasPrefix(e.Name(), ".") {
 				w.t.Fatalf("unexpected %s beside the results", e.Name())
