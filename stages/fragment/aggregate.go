@@ -35,7 +35,7 @@ func (s *splitter) peelAggregate(q analysis.Node, name string, by order) (bool, 
 		return false, nil
 	}
 	keys, sets := p.groupKeys(q, p.rootSel, selected)
-	a := &assembly{s: s, p: p, parts: map[string]string{}, groups: map[string]int{}}
+	a := &assembly{s: s, p: p, q: q, parts: map[string]string{}, groups: map[string]int{}}
 	for i, k := range keys {
 		if k.Str("class") == "CONSTANT" || k.Str("class") == "SUBQUERY" {
 			return false, nil
@@ -111,6 +111,7 @@ func (s *splitter) rows(q analysis.Node) (*way, *failure) {
 type assembly struct {
 	s        *splitter
 	p        *prover
+	q        analysis.Node     // the statement
 	groups   map[string]int    // index of a group key by its canonical text
 	parts    map[string]string // final expression of an aggregate by its canonical text
 	partials []string          // SQL of the partial aggregates
@@ -238,11 +239,15 @@ func (a *assembly) split(call analysis.Node) bool {
 	case "sum":
 		c, ok = column(name, arg, true)
 		final = "sum(" + c + ")"
+		if ok && a.whole(len(a.partials)-1, args[0]) {
+			final = "CAST(sum(" + c + ") AS HUGEINT)"
+		}
 	case "min", "max", "bool_and", "bool_or", "bit_and", "bit_or", "bit_xor":
 		c, ok = column(name, arg, false)
 		final = name + "(" + c + ")"
 	case "avg", "mean":
 		if c, ok = column("sum", arg, true); ok {
+			a.whole(len(a.partials)-1, args[0])
 			d, ok = column("count", "CASE WHEN ("+arg+") IS NOT NULL THEN 1 END", false)
 		}
 		final = "(CAST(sum(" + c + ") AS DOUBLE) / CAST(sum(" + d + ") AS DOUBLE))"
@@ -254,6 +259,25 @@ func (a *assembly) split(call analysis.Node) bool {
 	}
 	a.parts[id] = final
 	return ok
+}
+
+// whole makes the i-th partial, a sum of integers of at most 64 bits, a decimal:
+// it can't exceed 38 digits, and Parquet has no integer that wide. It reports
+// whether it did.
+func (a *assembly) whole(i int, arg analysis.Node) bool {
+	probe, err := a.s.a.Tree(a.s.ctx, "SELECT 1")
+	if err != nil {
+		return false
+	}
+	c := analysis.Clone(arg).(analysis.Node)
+	probe["select_list"] = []any{map[string]any(c)}
+	probe["from_table"], probe["cte_map"] = a.q["from_table"], a.q["cte_map"]
+	columns, ok := a.s.bind(probe)
+	if !ok || len(columns) != 1 || columns[0].Type == "HUGEINT" || family(columns[0].Type) != "number" || strings.HasPrefix(columns[0].Type, "DECIMAL") {
+		return false
+	}
+	a.partials[i] = "CAST(" + a.partials[i] + " AS DECIMAL(38,0))"
+	return true
 }
 
 // sound checks the types of the partial's columns: a sum must be one that adds

@@ -24,7 +24,7 @@ func (s *splitter) peelFrom(q analysis.Node, name string, by order) (bool, error
 	if _, f := p.statement(q); f != nil || p.rootSel == nil {
 		return false, nil
 	}
-	a := &assembly{s: s, p: p, groups: map[string]int{}, parts: map[string]string{}}
+	a := &assembly{s: s, p: p, q: q, groups: map[string]int{}, parts: map[string]string{}}
 	keys, ok := a.computed(q)
 	from := q.Child("from_table")
 	if !ok || len(keys) == 0 && from.Str("type") == "BASE_TABLE" && q["where_clause"] == nil {

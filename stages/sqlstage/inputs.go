@@ -1,0 +1,151 @@
+package sqlstage
+
+import (
+	"context"
+	"fmt"
+	"regexp"
+	"strings"
+
+	"github.com/kinequet/kq/pipeline"
+	"github.com/kinequet/kq/stages/route"
+)
+
+// view makes an input known under its name: the shard's piece of it, or all.
+func (s *Session) view(ctx context.Context, in *pipeline.TaskInput, shard *pipeline.Shard, p piece) error {
+	query, err := s.query(in, shard, p)
+	if err != nil {
+		return err
+	}
+	as := "CREATE OR REPLACE VIEW "
+	if in.Kind == pipeline.Broadcast { // small, and every shard needs it: read once
+		as = "CREATE TABLE "
+	}
+	if _, err := s.conn.ExecContext(ctx, as+ident(in.Name)+" AS "+query); err != nil {
+		return fmt.Errorf("open %s: %w", in.Name, readError(err))
+	}
+	return nil
+}
+
+// query reads an input as a shard sees it.
+func (s *Session) query(in *pipeline.TaskInput, shard *pipeline.Shard, p piece) (query string, err error) {
+	src := s.g.Input(in.Source)
+	switch {
+	case in.Bucketed():
+		query, err = s.bucketQuery(in, shard)
+	case in.Kind == pipeline.Range:
+		query = rangeQuery(src, in, shard)
+	case src != nil:
+		query = sourceQuery(src, shard)
+	default:
+		query, err = s.partQuery(in, shard)
+	}
+	if p.of > 1 && len(in.Hash) > 0 && in.Divided() {
+		query = fmt.Sprintf("SELECT * FROM (%s) WHERE %s(hash(%s, %d), %d) = %d", query, route.Function, strings.Join(in.Hash, ", "), pieceSeed, p.of, p.number)
+	}
+	if in.Kind == pipeline.Broadcast && (in.Where != "" || src != nil && len(in.Columns) < len(src.Columns)) {
+		query = "SELECT " + casts(in.Columns, in.Columns) + " FROM (" + query + ")"
+		if in.Where != "" {
+			query += " WHERE " + in.Where
+		}
+	}
+	return query, err
+}
+
+// partQuery reads the parts of a task: those of the shard of the same ordinal,
+// or all of them in shard order.
+func (s *Session) partQuery(in *pipeline.TaskInput, shard *pipeline.Shard) (string, error) {
+	all := s.parts[in.Task]
+	if shard != nil {
+		if shard.Ordinal >= len(all) {
+			return "", fmt.Errorf("task %s has no shard %d", in.Task, shard.Ordinal)
+		}
+		all = all[shard.Ordinal : shard.Ordinal+1]
+	}
+	var files []string
+	for _, parts := range all {
+		for _, p := range parts {
+			files = append(files, p.Path)
+		}
+	}
+	if len(files) == 0 {
+		return "", fmt.Errorf("task %s has no parts", in.Task)
+	}
+	return "SELECT " + s.stored(in) + " FROM " + readParts(files), nil
+}
+
+func readParts(files []string) string {
+	return "read_parquet(" + list(files) + ", hive_partitioning = false)"
+}
+
+// stored selects an input's columns from the parts that hold them, cast back to
+// their types.
+func (s *Session) stored(in *pipeline.TaskInput) string {
+	from := s.g.Task(in.Task).Output
+	if from.Dynamic {
+		return "*"
+	}
+	stored := make([]pipeline.Column, 0, len(in.Columns))
+	for _, c := range in.Columns {
+		stored = append(stored, pipeline.Column{Name: c.Name, Type: columnType(from.Stored, c.Name)})
+	}
+	return casts(stored, in.Columns)
+}
+
+// fileColumn is the column by which a shard's filter picks files.
+const fileColumn = "__kq_file"
+
+var filenameArg = regexp.MustCompile(`(?i)\bfilename\s*=\s*(true|'(?:[^']|'')*')`)
+
+// sourceQuery reads a source: the rows of a shard's slices, or all.
+func sourceQuery(in *pipeline.Input, shard *pipeline.Shard) string {
+	files := make([]string, len(in.Files))
+	for i, f := range in.Files {
+		files[i] = f.Path
+	}
+	if shard == nil {
+		return "SELECT * FROM " + readAll(in.Relation, files)
+	}
+	if len(shard.Slices) == 0 {
+		return "SELECT * FROM " + readAll(in.Relation, files) + " WHERE false"
+	}
+	rows := ""
+	if one := shard.Slices[0]; !one.Whole {
+		rows = fmt.Sprintf("file_row_number BETWEEN %d AND %d", one.First, one.Last)
+	}
+	if len(files) == 1 {
+		query := "SELECT * FROM " + readAll(in.Relation, files)
+		if rows != "" {
+			query += " WHERE " + rows
+		}
+		return query
+	}
+	if in.Uniform {
+		files = files[:0]
+		for _, sl := range shard.Slices {
+			files = append(files, in.Files[sl.File].Path)
+		}
+		query := "SELECT * FROM " + readAll(in.Relation, files)
+		if rows != "" {
+			query += " WHERE " + rows
+		}
+		return query
+	}
+	var picked []string
+	for _, sl := range shard.Slices {
+		picked = append(picked, literal(files[sl.File]))
+	}
+	column, selected, more := fileColumn, "* EXCLUDE ("+fileColumn+")", []string{"filename = '" + fileColumn + "'"}
+	if m := filenameArg.FindStringSubmatch(in.Relation.Args); m != nil {
+		// The job asks for the column itself: filter by that one.
+		column, selected, more = "filename", "*", nil
+		if m[1][0] == '\'' {
+			column = strings.Trim(m[1], "'")
+		}
+	}
+	query := "SELECT " + selected + " FROM " + readAll(in.Relation, files, more...) +
+		" WHERE " + ident(column) + " IN (" + strings.Join(picked, ", ") + ")"
+	if rows != "" {
+		query += " AND " + rows
+	}
+	return query
+}
