@@ -6,12 +6,17 @@ import (
 	"slices"
 )
 
-// maxBuckets bounds the buckets of an exchange. Each costs its readers some
-// milliseconds, so that shards asked to be tiny don't make more of them.
+// Bounds of an exchange. A reader of a bucket opens every file, and a file has a
+// row group or two for each bucket: with as many files as buckets their number
+// grows by the square, so that both stay few until the data is very large.
+// Shards asked to be tiny don't make more of them.
 const (
+	manyBuckets    = 64
 	maxBuckets     = 256
 	maxTinyBuckets = 16
-	tiny           = 1 << 20 // bytes
+	tiny           = 1 << 20   // bytes
+	largeExchange  = 16 << 30  // decoded bytes from which there may be maxBuckets
+	largestShard   = 256 << 20 // decoded bytes of a producer's shard
 )
 
 // exchange tries to run a group of stages that isn't row-wise, n the last of
@@ -142,8 +147,8 @@ func (c *compiler) fragmentTasks(ctx context.Context, g *Graph, n *stageNode, me
 				t.Shards = numbered(len(g.task(divided.Task).Shards))
 			}
 		case Hash, Sort:
-			count, size := c.buckets(bytes)
-			t.BucketBytes = size
+			count := c.buckets(bytes, f.Kind == Sort)
+			t.BucketBytes = c.shardBytes()
 			for _, in := range t.Inputs {
 				if in.Bucketed() {
 					g.task(in.Task).Output.Route.Buckets = count
@@ -200,19 +205,42 @@ func (c *compiler) fragmentOutput(g *Graph, n *stageNode, t *Task, f *Fragment, 
 	return nil
 }
 
-// buckets is how many buckets an exchange of about this many bytes gets, and how
-// many bytes a shard of them aims at. Small buckets are merged once their sizes
-// are known, so there are some to spare.
-func (c *compiler) buckets(bytes int64) (count int, size int64) {
-	size = max(1, c.job.ShardSize)
+// shardBytes is the decoded bytes that a shard of a key aims at: the job's shard
+// size, or what several of its kind can be held of in a worker's memory, as joins
+// and groups keep more than they read.
+func (c *compiler) shardBytes() int64 {
+	size := max(1, c.job.ShardSize)
 	if c.o.Budget > 0 {
-		size = max(1, min(size, c.o.Budget/int64(max(1, c.o.Workers))/2))
+		size = min(size, max(tiny, c.o.Budget/int64(max(1, c.o.Workers))/8))
 	}
-	most, spare := int64(maxBuckets), int64(2)
-	if size < tiny {
+	return size
+}
+
+// buckets is how many buckets an exchange of about this many bytes gets. Small
+// ones are merged once their sizes are known, so there are some to spare where
+// it is not a sample that makes them even.
+func (c *compiler) buckets(bytes int64, even bool) int {
+	size := c.shardBytes()
+	most, spare := int64(manyBuckets), int64(2)
+	switch {
+	case size < tiny:
 		most, spare = maxTinyBuckets, 1
+	case bytes > largeExchange:
+		most = maxBuckets
 	}
-	return int(max(1, min(most, (bytes+size-1)/size*spare))), size
+	if even {
+		spare = 1
+	}
+	return int(max(1, min(most, (bytes+size-1)/size*spare)))
+}
+
+// producerBytes is the decoded bytes that a shard which routes its rows aims at.
+func (c *compiler) producerBytes(total int64) int64 {
+	size := max(1, c.job.ShardSize)
+	if size < tiny {
+		return size
+	}
+	return max(size, min(total/manyBuckets, largestShard))
 }
 
 func numbered(n int) []Shard {

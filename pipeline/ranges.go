@@ -137,7 +137,7 @@ func (r *rangeCuts) bounds(all map[string][]zone, typ string) (bounds []string) 
 	zones := slices.DeleteFunc(slices.Clone(largest), func(z zone) bool { return z.empty })
 	slices.SortStableFunc(zones, func(a, b zone) int { return compare(a.low, b.low) })
 	// The bytes of a range are those of all inputs, in proportion.
-	size := target(total, r.job.ShardSize)
+	size := target(total, r.shardBytes())
 	var open int64
 	for i, z := range zones {
 		if i > 0 && open > 0 && (open+z.bytes)*total/max(1, most) > size && compare(z.low, zones[i-1].low) > 0 &&

@@ -113,7 +113,11 @@ func (c *compiler) slice(ctx context.Context, g *Graph, t *Task, root *relation,
 		}
 	}
 	t.Reads = read
-	return pack(look, pieces, counts, target(total, c.job.ShardSize)), nil
+	size := c.job.ShardSize
+	if t.Output.Route != nil {
+		size = c.producerBytes(total)
+	}
+	return pack(look, pieces, counts, target(total, size)), nil
 }
 
 // target evens out the shards: as many as shardSize asks for, of equal size.

@@ -99,7 +99,7 @@ func (w *watcher) spawn() error {
 		return err
 	}
 	defer f.Close()
-	args := []string{"worker", "--state", w.dir, "--run", w.run}
+	args := []string{"worker", "--state", w.dir, "--run", w.run, "--among", strconv.Itoa(w.wanted)}
 	if w.job.Memory > 0 {
 		args = append(args, "--memory", strconv.FormatInt(w.job.Memory, 10))
 	}

@@ -24,7 +24,7 @@ func lease() time.Duration {
 
 func (a *app) workerCommand() *cobra.Command {
 	var state, runID string
-	var cores int
+	var cores, among int
 	var memory int64
 	c := &cobra.Command{
 		Use:   "worker --state DIR --run ID",
@@ -52,7 +52,7 @@ func (a *app) workerCommand() *cobra.Command {
 				StateDir: state, Run: runID, Coordinator: store, Open: openSession, Publish: publish,
 				Decode: func(data []byte) (*pipeline.Graph, error) { return unseal(data, a.redact) },
 				Redact: a.redact.text,
-				Cores:  cores, Memory: memory, Lease: lease(), Stopped: stopped,
+				Cores:  cores, Memory: memory, Among: among, Lease: lease(), Stopped: stopped,
 				Log: slog.New(slog.NewTextHandler(a.stderr, nil)),
 			})
 			if err != nil {
@@ -64,6 +64,7 @@ func (a *app) workerCommand() *cobra.Command {
 	c.Flags().StringVar(&state, "state", ".kq", "state directory")
 	c.Flags().StringVar(&runID, "run", "", "id of the run")
 	c.Flags().IntVar(&cores, "cores", 0, "processor cores to share with the run's other workers (0: all)")
+	c.Flags().IntVar(&among, "among", 0, "workers that are being started together, to share with before they are there")
 	c.Flags().Int64Var(&memory, "memory", 0, "bytes of memory to share likewise (0: the job's)")
 	_ = c.MarkFlagRequired("run")
 	return c

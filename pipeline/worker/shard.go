@@ -147,7 +147,7 @@ func (w *worker) closeSession() {
 func (w *worker) share(t *pipeline.Task) pipeline.Resources {
 	p := w.pulse.Load()
 	// This worker's own shard counts among the running ones.
-	active := max(1, min(p.Workers, p.Running+p.Runnable))
+	active := max(1, min(max(p.Workers, w.Among), p.Running+p.Runnable))
 	r := pipeline.Resources{
 		Threads: max(1, w.Cores/active),
 		OutDir:  w.parts,
@@ -170,8 +170,8 @@ func (w *worker) share(t *pipeline.Task) pipeline.Resources {
 // limit is the part of a worker's resident memory that DuckDB may manage: the
 // process itself and what DuckDB allocates past its limit need the rest.
 func limit(budget int64) int64 {
-	several := (budget - 96<<20) * 3 / 4
-	if several >= 2<<27 {
+	several := (budget - 128<<20) * 2 / 3
+	if several >= 240<<20 {
 		return several
 	}
 	return max((budget-64<<20)*4/5, budget/3, 16<<20) // one thread: less lies beside the limit

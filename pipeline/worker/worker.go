@@ -56,6 +56,7 @@ type Config struct {
 	Redact func(string) string
 
 	Cores   int             // to share with the other workers of the machine; 0: all
+	Among   int             // workers that are expected at least, though they may not have joined yet
 	Memory  int64           // bytes to share likewise; 0: the graph's, or 80 % of the machine's
 	Lease   time.Duration   // how long the coordinator waits for a heartbeat; 0: 30 s
 	Grace   time.Duration   // how long a shard may still run once the worker is asked to stop; 0: 3 s

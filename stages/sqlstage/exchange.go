@@ -292,6 +292,7 @@ func (s *Session) piece(ctx context.Context, shard *pipeline.Shard, p piece, out
 		return w, classify(err, s.explain(shard, &cause{readError(err), err}))
 	}
 	m.Spilled = max(m.Spilled, s.spilled())
+	trim()
 	m.RowsIn += rowsIn
 	m.RowsOut += w.Rows
 	if s.t.Raw != "" && rowsIn > 10_000 && w.Rows > rowsIn/2 {

@@ -195,7 +195,7 @@ func (s *Session) rowGroups(expected int64) string {
 	}
 	if r := s.t.Output.Route; r != nil && r.Buckets > 1 && expected >= 0 {
 		// A reader takes whole row groups: about one for each bucket.
-		size = min(size, 30*vector, max(8*vector, expected/int64(r.Buckets)/vector*vector))
+		size = min(size, 30*vector, max(2*vector, expected/int64(r.Buckets)/vector*vector))
 	}
 	if size == rows {
 		return ""
