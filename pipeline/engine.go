@@ -97,9 +97,16 @@ type TableRef struct {
 	// union of the statement's results over any division of the table's rows is
 	// its result over all of them.
 	Gather string
+	Words  Words // what Gather speaks of, in the statement itself
 	// Predicates are conjuncts of the filter that every result row's row of this
 	// table satisfies; empty where Gather is set.
 	Predicates []Predicate
+}
+
+// Words is a piece of a stage's SQL, in bytes. An End of 0 means none.
+type Words struct {
+	Stage      string
+	Start, End int
 }
 
 // Predicate is "column operator value" on a column of a table.
@@ -232,6 +239,8 @@ type Fragment struct {
 	Raw    string
 	Reason string // for people
 	Offset int    // byte offset in the stage's SQL of what Reason speaks of; -1 unknown
+	Words  Words  // what Reason speaks of, in the stage's SQL or in that of one of its views
+	Does   string // what it computes, for people
 	Bytes  int64  // rough guess of the decoded size of its output
 	Order  string // ORDER BY that its rows are in, over its columns; "" none
 }

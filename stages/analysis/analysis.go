@@ -112,9 +112,12 @@ func (a *Analyzer) Parse(ctx context.Context, query string) (*pipeline.Statement
 	p := w.query(st.Node, nil)
 	out := &pipeline.Statement{Ordered: ordered(st.Node)}
 	for _, u := range p.uses {
-		ref := pipeline.TableRef{Name: u.name, Offset: u.offset, Count: u.count, Gather: u.gather}
+		ref := pipeline.TableRef{Name: u.name, Offset: u.offset, Count: u.count, Gather: u.gather.why}
 		if u.count > 1 && ref.Gather == "" {
-			ref.Gather = u.name + " is joined with itself"
+			ref.Gather, u.gather.at = u.name+" is joined with itself", u.offset
+		}
+		if ref.Gather != "" {
+			ref.Words.Start, ref.Words.End = Words(query, ref.Gather, u.gather.at)
 		}
 		if ref.Gather == "" {
 			ref.Predicates = predicates(st.Node, u)

@@ -11,9 +11,10 @@ import (
 // exprProps is what is known about expressions.
 type exprProps struct {
 	tables   props  // of the subqueries
-	reason   string // why a query that computes this is not row-wise
-	unstable string // why it may give another value each time
-	outer    string // why it may hold an aggregate of the query around it
+	inner    int    // where the first of them stands
+	reason   reason // why a query that computes this is not row-wise
+	unstable reason // why it may give another value each time
+	outer    reason // why it may hold an aggregate of the query around it
 }
 
 // classes are the kinds of expression that work on one row at a time, given
@@ -54,8 +55,9 @@ func (w *walker) exprs(v any, sc *scope) (e exprProps) {
 	w.depth++
 	defer func() { w.depth-- }()
 	if w.depth > 500 {
-		return exprProps{reason: "it is nested too deeply", unstable: "it is nested too deeply"}
+		return exprProps{inner: -1, reason: reason{"it is nested too deeply", -1}, unstable: reason{"it is nested too deeply", -1}}
 	}
+	e.inner = -1
 	switch v := v.(type) {
 	case []any:
 		for _, item := range v {
@@ -68,17 +70,18 @@ func (w *walker) exprs(v any, sc *scope) (e exprProps) {
 		switch class := n.Str("class"); {
 		case class == "SUBQUERY":
 			q := w.query(n.Child("subquery").Child("node"), sc)
-			e.tables.add(q, "a subquery reads all of it")
+			e.inner = near(n, "").at
+			e.tables.add(q, reason{subqueryWhy, e.inner})
 			e.reason, e.unstable = q.unstable, q.unstable
 			if w.aggregates(n["subquery"]) {
 				// Over columns of the outer query alone, it would be the outer query's.
-				e.outer = "an aggregate in a subquery may be over the outer rows"
+				e.outer = reason{"an aggregate in a subquery may be over the outer rows", e.inner}
 			}
 			e.merge(w.exprs(n["child"], sc))
 			return e
 		case class == "WINDOW":
 			name := n.Str("function_name")
-			e.reason = fmt.Sprintf("%s() OVER is a window over the whole input", name)
+			e.reason = at(n, fmt.Sprintf("%s() OVER is a window over the whole input", name))
 			e.unstable = e.reason
 		case class == "FUNCTION":
 			e = w.call(n)
@@ -86,15 +89,15 @@ func (w *walker) exprs(v any, sc *scope) (e exprProps) {
 			names, _ := n["column_names"].([]any)
 			if len(names) == 1 {
 				if s, _ := names[0].(string); Clock(s) {
-					e.reason = s + " is one value for the whole statement"
-					e.unstable = s + " changes"
+					e.reason = at(n, s+" is one value for the whole statement")
+					e.unstable = at(n, s+" changes")
 				}
 			}
 			return e
 		case class == "CONSTANT":
 			return e
 		case class != "" && !slices.Contains(classes, class):
-			e.reason = unknown(class)
+			e.reason = near(n, unknown(class))
 			e.unstable = e.reason
 		}
 		// What has no class is a helper of its parent (CASE's checks, ORDER BY's
@@ -110,7 +113,10 @@ func (w *walker) exprs(v any, sc *scope) (e exprProps) {
 }
 
 func (e *exprProps) merge(f exprProps) {
-	e.tables.add(f.tables, "")
+	e.tables.add(f.tables, reason{})
+	if e.inner < 0 {
+		e.inner = f.inner
+	}
 	e.reason = first(e.reason, f.reason)
 	e.unstable = first(e.unstable, f.unstable)
 	e.outer = first(e.outer, f.outer)
@@ -186,11 +192,12 @@ func (a *Analyzer) lookup(w *walker, name string) (*function, error) {
 
 // call examines a function by its name; its arguments are examined by the caller.
 func (w *walker) call(n Node) (e exprProps) {
+	e.inner = -1
 	name := n.Str("function_name")
 	f, err := w.a.lookup(w, name)
 	switch {
 	case err != nil:
-		e.reason = err.Error()
+		e.reason = at(n, err.Error())
 		e.unstable = e.reason
 	case strings.EqualFold(name, "unnest") || strings.EqualFold(name, "unlist"):
 	case f.aggregate:
@@ -198,35 +205,36 @@ func (w *walker) call(n Node) (e exprProps) {
 		if name == "count_star" {
 			shown = "count(*)"
 		}
-		e.reason = shown + " is an aggregate over all rows"
+		e.reason = at(n, shown+" is an aggregate over all rows")
 		if !slices.Contains(stableAggregates, strings.ToLower(name)) {
-			e.unstable = shown + " may depend on the order of its input"
+			e.unstable = at(n, shown+" may depend on the order of its input")
 		}
 	case slices.Contains(beyondTheRow, strings.ToLower(name)), slices.Contains(listAggregates, strings.ToLower(name)) && drawsLots(n):
-		e.reason = name + "() may depend on more than its row"
+		e.reason = at(n, name+"() may depend on more than its row")
 		e.unstable = e.reason
 	case f.stability == "VOLATILE":
-		e.reason = name + "() is volatile: it gives another value on every call"
+		e.reason = at(n, name+"() is volatile: it gives another value on every call")
 		e.unstable = e.reason
 	case f.stability != "":
-		e.reason = name + "() is one value for the whole statement"
+		e.reason = at(n, name+"() is one value for the whole statement")
 		e.unstable = e.reason
 	case len(f.macros) > 0:
 		for _, m := range f.macros {
-			e.merge(w.macro(name, m))
+			e.merge(w.macro(n, m))
 		}
 	case f.scalar:
 	case f.table && slices.Contains(tableFunctions, strings.ToLower(name)):
 	default:
-		e.reason = unknown(name + "()")
+		e.reason = at(n, unknown(name+"()"))
 		e.unstable = e.reason
 	}
 	return e
 }
 
 // macro examines the expression that a macro stands for.
-func (w *walker) macro(name, definition string) exprProps {
-	bad := exprProps{reason: unknown(name + "()"), unstable: unknown(name + "()")}
+func (w *walker) macro(call Node, definition string) exprProps {
+	why := at(call, unknown(call.Str("function_name")+"()"))
+	bad := exprProps{inner: -1, reason: why, unstable: why}
 	if w.depth > 100 {
 		return bad
 	}
@@ -248,6 +256,7 @@ func (w *walker) macro(name, definition string) exprProps {
 	if len(p.uses) > 0 {
 		return bad
 	}
+	e.reason.at, e.unstable.at, e.inner = why.at, why.at, -1 // not places in the macro
 	return e
 }
 
@@ -266,7 +275,7 @@ func (a *Analyzer) Call(ctx context.Context, n Node) Call {
 	if err == nil && f.aggregate {
 		return Call{Aggregate: true, Reason: ordersMatter(n)}
 	}
-	return Call{Reason: w.call(n).reason}
+	return Call{Reason: w.call(n).reason.why}
 }
 
 // orderedAggregates give another value for another order of their rows.
@@ -287,7 +296,7 @@ func ordersMatter(n Node) string {
 // Unstable says why the rows of a query may differ between two evaluations over
 // the same tables. Empty: they can't.
 func (a *Analyzer) Unstable(ctx context.Context, query Node) string {
-	return (&walker{a: a, ctx: ctx}).query(query, nil).unstable
+	return (&walker{a: a, ctx: ctx}).query(query, nil).unstable.why
 }
 
 // Tree parses one statement, which Parse has accepted.

@@ -7,6 +7,7 @@ type token struct {
 	text   string // names without their quotes
 	kind   byte   // 'w' word, 'q' quoted name, 's' string, 'n' number, 'p' sign
 	offset int
+	end    int // where the next one may begin
 }
 
 // lex cuts SQL into tokens, without comments. It serves the few statements that
@@ -56,7 +57,7 @@ func lex(sql string) (toks []token) {
 			if c == '"' {
 				kind = 'q'
 			}
-			toks = append(toks, token{b.String(), kind, start})
+			toks = append(toks, token{b.String(), kind, start, min(i, len(sql))})
 			continue
 		case c == '$':
 			if tag, ok := dollarTag(sql[i:]); ok {
@@ -64,8 +65,9 @@ func lex(sql string) (toks []token) {
 				if end < 0 {
 					end = len(sql) - i - len(tag)
 				}
-				toks = append(toks, token{sql[i+len(tag) : i+len(tag)+end], 's', start})
+				text := sql[i+len(tag) : i+len(tag)+end]
 				i = min(len(sql), i+2*len(tag)+end)
+				toks = append(toks, token{text, 's', start, i})
 				continue
 			}
 			i++
@@ -73,18 +75,18 @@ func lex(sql string) (toks []token) {
 			for i < len(sql) && (word(sql[i]) || sql[i] >= '0' && sql[i] <= '9') {
 				i++
 			}
-			toks = append(toks, token{sql[start:i], 'w', start})
+			toks = append(toks, token{sql[start:i], 'w', start, i})
 			continue
 		case c >= '0' && c <= '9':
 			for i < len(sql) && (word(sql[i]) || sql[i] >= '0' && sql[i] <= '9' || sql[i] == '.') {
 				i++
 			}
-			toks = append(toks, token{sql[start:i], 'n', start})
+			toks = append(toks, token{sql[start:i], 'n', start, i})
 			continue
 		default:
 			i++
 		}
-		toks = append(toks, token{sql[start:i], 'p', start})
+		toks = append(toks, token{sql[start:i], 'p', start, i})
 	}
 	return toks
 }

@@ -1,6 +1,10 @@
 package analysis
 
-import "encoding/json"
+import (
+	"encoding/json"
+	"maps"
+	"slices"
+)
 
 // Node is one object of the syntax tree that json_serialize_sql gives. A key
 // that is absent, or of another type than asked for, reads as the zero value.
@@ -68,8 +72,8 @@ func Walk(v any, visit func(Node) bool) {
 		if !visit(v) {
 			return
 		}
-		for _, child := range v {
-			Walk(child, visit)
+		for _, key := range slices.Sorted(maps.Keys(v)) { // the same way each time
+			Walk(v[key], visit)
 		}
 	}
 }

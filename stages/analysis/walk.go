@@ -7,12 +7,34 @@ import (
 	"strings"
 )
 
+// reason is why something holds, for people, and where in the SQL its cause
+// stands: a byte offset, or -1. The zero value is none.
+type reason struct {
+	why string
+	at  int
+}
+
+// at is a reason that stands where n does.
+func at(n Node, why string) reason { return reason{why, n.Offset()} }
+
+// near is a reason that stands where the first of what is below v does.
+func near(v any, why string) reason {
+	r := reason{why, -1}
+	Walk(v, func(n Node) bool {
+		if o := n.Offset(); o >= 0 && (r.at < 0 || o < r.at) {
+			r.at = o
+		}
+		return true
+	})
+	return r
+}
+
 // use is what is known about one table within a part of the tree.
 type use struct {
 	name   string
 	offset int
 	count  int
-	gather string // why the part is not row-wise in the table
+	gather reason // why the part is not row-wise in the table
 }
 
 // props is what is known about a part of the tree that yields rows.
@@ -20,11 +42,11 @@ type props struct {
 	uses []use // by first appearance
 	// unstable says why the rows may differ between two evaluations over the
 	// same tables. Empty: they can't.
-	unstable string
+	unstable reason
 }
 
 // add merges the uses of q, each with a further reason to gather.
-func (p *props) add(q props, why string) {
+func (p *props) add(q props, why reason) {
 	for _, u := range q.uses {
 		u.gather = first(u.gather, why)
 		i := slices.IndexFunc(p.uses, func(v use) bool { return strings.EqualFold(v.name, u.name) })
@@ -39,19 +61,19 @@ func (p *props) add(q props, why string) {
 }
 
 // gatherAll adds a reason to every table.
-func (p *props) gatherAll(why string) {
+func (p *props) gatherAll(why reason) {
 	for i := range p.uses {
 		p.uses[i].gather = first(p.uses[i].gather, why)
 	}
 }
 
-func first(reasons ...string) string {
+func first(reasons ...reason) reason {
 	for _, r := range reasons {
-		if r != "" {
+		if r.why != "" {
 			return r
 		}
 	}
-	return ""
+	return reason{}
 }
 
 // scope is the CTEs that a part of the tree can name.
@@ -84,7 +106,7 @@ func (w *walker) query(n Node, sc *scope) (p props) {
 	w.depth++
 	defer func() { w.depth-- }()
 	if w.depth > 500 {
-		return props{unstable: "it is nested too deeply"}
+		return props{unstable: at(n, "it is nested too deeply")}
 	}
 	var named []string
 	for _, entry := range asNodes(n.Child("cte_map")["map"]) {
@@ -96,7 +118,11 @@ func (w *walker) query(n Node, sc *scope) (p props) {
 	case "SELECT_NODE":
 		p = w.selectNode(n, sc)
 	case "SET_OPERATION_NODE":
-		why := n.Str("setop_type") + " combines rows of all its inputs"
+		last := any(n["right"])
+		if all := n.List("children"); len(all) > 1 {
+			last = all[1]
+		}
+		why := near(last, strings.ReplaceAll(n.Str("setop_type"), "_", " ")+" combines rows of all its inputs")
 		for _, key := range []string{"left", "right"} {
 			if child := n.Child(key); child != nil {
 				p.add(w.query(child, sc), why)
@@ -107,12 +133,12 @@ func (w *walker) query(n Node, sc *scope) (p props) {
 		}
 	case "RECURSIVE_CTE_NODE":
 		inner := &scope{name: strings.ToLower(n.Str("cte_name")), outer: sc}
-		why := "a recursive query needs all rows in each step"
+		why := near(n["left"], "a recursive query needs all rows in each step")
 		p.add(w.query(n.Child("left"), inner), why)
 		p.add(w.query(n.Child("right"), inner), why)
 		p.unstable = first(p.unstable, why)
 	default:
-		p = w.strange(n, sc, unknown(n.Str("type")))
+		p = w.strange(n, sc, at(n, unknown(n.Str("type"))))
 	}
 	w.modifiers(n, sc, &p)
 	w.unused(n, sc, named, &p)
@@ -131,7 +157,7 @@ func (w *walker) unused(n Node, sc *scope, named []string, p *props) {
 		}
 		for _, u := range w.query(sc.query, sc.outer).uses {
 			if !slices.ContainsFunc(p.uses, func(v use) bool { return strings.EqualFold(v.name, u.name) }) {
-				u.gather = "the result does not depend on its rows one by one"
+				u.gather = reason{"the result does not depend on its rows one by one", u.offset}
 				p.uses = append(p.uses, u)
 			}
 		}
@@ -141,24 +167,24 @@ func (w *walker) unused(n Node, sc *scope, named []string, p *props) {
 // modifiers examines ORDER BY, LIMIT and DISTINCT.
 func (w *walker) modifiers(n Node, sc *scope, p *props) {
 	for _, m := range n.List("modifiers") {
-		var why string
+		var why reason
 		switch m.Str("type") {
 		case "ORDER_MODIFIER":
-			why = "ORDER BY orders all rows"
+			why = near(m, "ORDER BY orders all rows")
 		case "LIMIT_MODIFIER", "LIMIT_PERCENT_MODIFIER":
-			why = "LIMIT counts over all rows"
-			p.unstable = first(p.unstable, "LIMIT may pick other rows each time")
+			why = near(m, "LIMIT counts over all rows")
+			p.unstable = first(p.unstable, near(m, "LIMIT may pick other rows each time"))
 		case "DISTINCT_MODIFIER":
-			why = "DISTINCT compares all rows"
+			why = near(n["select_list"], "DISTINCT compares all rows")
 			if len(m.List("distinct_on_targets")) > 0 {
-				p.unstable = first(p.unstable, "DISTINCT ON may pick other rows each time")
+				p.unstable = first(p.unstable, near(m, "DISTINCT ON may pick other rows each time"))
 			}
 		default:
-			why = unknown(m.Str("type"))
+			why = near(m, unknown(m.Str("type")))
 			p.unstable = first(p.unstable, why)
 		}
 		e := w.exprs(m, sc)
-		p.add(e.tables, "a subquery reads all of it")
+		p.add(e.tables, reason{subqueryWhy, e.inner})
 		p.unstable = first(p.unstable, e.unstable)
 		p.gatherAll(why)
 	}
@@ -168,25 +194,25 @@ func (w *walker) modifiers(n Node, sc *scope, p *props) {
 func (w *walker) selectNode(n Node, sc *scope) (p props) {
 	from := n.Child("from_table")
 	p = w.relation(from, sc)
-	var why string
+	var why reason
 	switch handling := n.Str("aggregate_handling"); {
 	case len(n.List("group_expressions")) > 0 || handling == "FORCE_AGGREGATES" || n.Has("group_sets") && len(n["group_sets"].([]any)) > 0:
-		why = "GROUP BY brings together rows of the whole input"
+		why = near(first2(notEmpty(n.List("group_expressions")), n["select_list"]), "GROUP BY brings together rows of the whole input")
 	case handling != "STANDARD_HANDLING" && handling != "" && handling != "NO_AGGREGATES_ALLOWED":
-		why = unknown(handling)
+		why = near(n["select_list"], unknown(handling))
 	case n.Has("having"):
-		why = "HAVING filters groups of the whole input"
+		why = near(n["having"], "HAVING filters groups of the whole input")
 	case n.Has("qualify"):
-		why = "QUALIFY filters by a window over the whole input"
+		why = near(n["qualify"], "QUALIFY filters by a window over the whole input")
 		p.unstable = first(p.unstable, why)
 	}
 	if n.Has("sample") {
-		why = first(why, "a sample is drawn from all rows")
+		why = first(why, at(n, "a sample is drawn from all rows"))
 		p.unstable = first(p.unstable, why)
 	}
 	for _, key := range []string{"select_list", "where_clause", "group_expressions", "having", "qualify"} {
 		e := w.exprs(n[key], sc)
-		p.add(e.tables, "a subquery reads all of it")
+		p.add(e.tables, reason{subqueryWhy, e.inner})
 		why = first(why, e.reason)
 		if key == "select_list" {
 			why = first(why, e.outer)
@@ -202,7 +228,7 @@ func (w *walker) relation(n Node, sc *scope) (p props) {
 	w.depth++
 	defer func() { w.depth-- }()
 	if w.depth > 500 {
-		return props{unstable: "it is nested too deeply"}
+		return props{unstable: at(n, "it is nested too deeply")}
 	}
 	switch n.Str("type") {
 	case "BASE_TABLE":
@@ -214,25 +240,35 @@ func (w *walker) relation(n Node, sc *scope) (p props) {
 	case "EMPTY":
 	case "TABLE_FUNCTION", "EXPRESSION_LIST":
 		e := w.exprs(first2(n["function"], n["values"]), sc)
-		p.add(e.tables, "a subquery reads all of it")
+		p.add(e.tables, reason{subqueryWhy, e.inner})
 		p.unstable = first(e.unstable, e.reason)
 		if n.Str("with_ordinality") == "WITH_ORDINALITY" {
-			p.unstable = first(p.unstable, "WITH ORDINALITY numbers all rows")
+			p.unstable = first(p.unstable, at(n, "WITH ORDINALITY numbers all rows"))
 		}
 	case "PIVOT":
 		p = w.relation(n.Child("source"), sc)
 		e := w.exprs([]any{n["aggregates"], n["pivots"], n["groups"]}, sc)
-		p.add(e.tables, "a subquery reads all of it")
-		p.gatherAll("PIVOT and UNPIVOT work on the whole input")
-		p.unstable = first(p.unstable, "PIVOT and UNPIVOT are not proven to be repeatable")
+		p.add(e.tables, reason{subqueryWhy, e.inner})
+		p.gatherAll(at(n, "PIVOT and UNPIVOT work on the whole input"))
+		p.unstable = first(p.unstable, at(n, "PIVOT and UNPIVOT are not proven to be repeatable"))
 	default:
-		p = w.strange(n, sc, unknown(n.Str("type")))
+		p = w.strange(n, sc, at(n, unknown(n.Str("type"))))
 	}
 	if n.Has("sample") {
-		p.gatherAll("a sample is drawn from all rows")
-		p.unstable = first(p.unstable, "a sample is random")
+		p.gatherAll(at(n, "a sample is drawn from all rows"))
+		p.unstable = first(p.unstable, at(n, "a sample is random"))
 	}
 	return p
+}
+
+const subqueryWhy = "a subquery reads all of it"
+
+// notEmpty is a list, or nil.
+func notEmpty(list []Node) any {
+	if len(list) == 0 {
+		return nil
+	}
+	return list[0]
 }
 
 func first2(a, b any) any {
@@ -257,7 +293,7 @@ func (w *walker) table(n Node, sc *scope) props {
 	}
 	u := use{name: name, offset: n.Offset(), count: 1}
 	if n.Has("at_clause") {
-		u.gather = unknown("AT")
+		u.gather = at(n, unknown("AT"))
 	}
 	return props{uses: []use{u}}
 }
@@ -273,33 +309,33 @@ func (w *walker) join(n Node, sc *scope) (p props) {
 		switch kind {
 		case "INNER":
 		case "LEFT":
-			r = first(r, "LEFT JOIN keeps rows of the other side once, not once per shard")
+			r = first(r, at(n, "LEFT JOIN keeps rows of the other side once, not once per shard"))
 		case "RIGHT":
-			l = first(l, "RIGHT JOIN keeps rows of the other side once, not once per shard")
+			l = first(l, at(n, "RIGHT JOIN keeps rows of the other side once, not once per shard"))
 		case "SEMI", "ANTI":
-			r = first(r, kind+" JOIN asks whether any row of it matches")
+			r = first(r, at(n, kind+" JOIN asks whether any row of it matches"))
 		case "OUTER", "FULL":
-			l = "FULL JOIN keeps unmatched rows of both sides"
+			l = at(n, "FULL JOIN keeps unmatched rows of both sides")
 			r = l
 		default:
-			l = unknown(kind + " JOIN")
+			l = at(n, unknown(kind+" JOIN"))
 			r = l
 		}
 	default:
-		l = n.Str("ref_type") + " JOIN depends on rows of the whole input"
+		l = at(n, n.Str("ref_type")+" JOIN depends on rows of the whole input")
 		r = l
 		p.unstable = l
 	}
 	p.add(left, l)
 	p.add(right, r)
-	p.add(on.tables, "a subquery reads all of it")
+	p.add(on.tables, reason{subqueryWhy, on.inner})
 	p.gatherAll(on.reason)
 	p.unstable = first(p.unstable, on.unstable)
 	return p
 }
 
 // strange gathers everything below a node that the proof doesn't know.
-func (w *walker) strange(v any, sc *scope, why string) (p props) {
+func (w *walker) strange(v any, sc *scope, why reason) (p props) {
 	p.unstable = why
 	var visit func(v any, sc *scope)
 	visit = func(v any, sc *scope) {

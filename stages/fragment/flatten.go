@@ -220,7 +220,7 @@ type definition struct {
 func (s *splitter) inline(tree analysis.Node) error {
 	entries := tree.Child("cte_map").List("map")
 	all := []any{}
-	for _, v := range s.r.Views {
+	for i, v := range s.r.Views {
 		for _, e := range entries {
 			if strings.EqualFold(e.Str("key"), v.Name) {
 				return fmt.Errorf("WITH hides the stage %s", v.Name)
@@ -230,6 +230,7 @@ func (s *splitter) inline(tree analysis.Node) error {
 		if err != nil {
 			return err
 		}
+		locate(query, i+1)
 		all = append(all, map[string]any{"key": v.Name, "value": map[string]any{
 			"aliases": []any{}, "key_targets": []any{}, "materialized": "CTE_MATERIALIZE_DEFAULT",
 			"query": map[string]any{"node": map[string]any(query), "named_param_map": []any{}},

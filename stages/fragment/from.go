@@ -325,7 +325,7 @@ func (p *prover) common(c *cte, sc *scope) (*relation, *failure) {
 		return nil, f
 	}
 	if why := p.a.Unstable(p.ctx, c.query); why != "" && p.anyParted() {
-		return nil, fail(c.query, "%s", why)
+		return nil, fail(lead(c.query), "%s", why)
 	}
 	for i, a := range c.aliases {
 		if i < len(r.cols) {

@@ -117,7 +117,7 @@ func (s *splitter) peelOrder(q analysis.Node, name string, by order) (bool, erro
 		return true, s.sorted(name, between, o, query)
 	}
 	why := "LIMIT counts over all rows"
-	at := q
+	at := lead(limited)
 	if sorted != nil {
 		why, at = "ORDER BY orders all rows", first(sorted.List("orders")).Child("expression")
 	}

@@ -184,7 +184,7 @@ func (p *prover) modifiers(n analysis.Node, r *relation, sc *scope, with *cte) *
 				keys = p.plain(targets, sc, nil)
 			}
 			if !p.holds(keys) {
-				return fail(n, "DISTINCT compares all rows")
+				return fail(lead(n["select_list"]), "DISTINCT compares all rows")
 			}
 			continue
 		}
@@ -197,7 +197,7 @@ func (p *prover) modifiers(n analysis.Node, r *relation, sc *scope, with *cte) *
 				return fail(first(m.List("orders")).Child("expression"), "ORDER BY orders all rows")
 			}
 		case "LIMIT_MODIFIER", "LIMIT_PERCENT_MODIFIER":
-			return fail(n, "LIMIT counts over all rows")
+			return fail(lead(m), "LIMIT counts over all rows")
 		default:
 			return fail(n, "kq doesn't know %q", kind)
 		}
@@ -308,9 +308,9 @@ func (p *prover) setOperation(n analysis.Node, sc *scope, with *cte) (*relation,
 	switch {
 	case parted == 0:
 	case parted < len(rels):
-		return nil, fail(n, "%s combines a divided input with one that every bucket has", name)
+		return nil, fail(second(children), "%s combines a divided input with one that every bucket has", name)
 	case byName || !all && !p.holds(out.cols):
-		return nil, fail(n, "%s compares all rows of its inputs", name)
+		return nil, fail(second(children), "%s compares all rows of its inputs", name)
 	}
 	return out, nil
 }

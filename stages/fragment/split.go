@@ -42,6 +42,7 @@ func Split(ctx context.Context, a *analysis.Analyzer, r *pipeline.SplitRequest) 
 	if err != nil {
 		return nil, err
 	}
+	locate(tree, 0)
 	names := mentioned(tree)
 	for _, v := range r.Views { // whose names count as well
 		if view, err := a.Tree(ctx, v.SQL); err == nil {
@@ -57,7 +58,9 @@ func Split(ctx context.Context, a *analysis.Analyzer, r *pipeline.SplitRequest) 
 		return nil, err
 	}
 	if f := s.global(tree); f != nil {
-		return gathered(r, f), nil
+		whole := gathered(r, f)
+		s.attribute(&whole[0])
+		return whole, nil
 	}
 	if err := s.plan(tree, r.Name, order{}); err != nil {
 		return nil, err
@@ -85,7 +88,7 @@ func (s *splitter) global(tree analysis.Node) (f *failure) {
 			}
 		case "COLLATE":
 			if f == nil {
-				f = fail(n, "a collation is lost where rows are written in between")
+				f = fail(lead(n), "a collation is lost where rows are written in between")
 			}
 		}
 		return f == nil
@@ -245,7 +248,7 @@ func (s *splitter) apart(q analysis.Node, used, big []string) *failure {
 	}
 	_, f := s.prover(roles, 1, false).statement(q)
 	if f == nil {
-		f = fail(nil, "no column of %s is equal to one of the other inputs, which are too large to be read whole by each shard", s.tables[used[0]].name)
+		f = fail(mention(q, used[0]), "no column of %s is equal to one of the other inputs, which are too large to be read whole by each shard", s.tables[used[0]].name)
 		f.join = true
 	}
 	if f.cut == nil {
@@ -281,7 +284,7 @@ func (s *splitter) emit(q analysis.Node, name string, w *way, why string, at int
 	names := mentioned(q)
 	probe := s.prover(nil, 0, false)
 	probe.statement(q)
-	f := pipeline.Fragment{Name: name, Kind: w.kind, Reason: why, Offset: at}
+	f := pipeline.Fragment{Name: name, Kind: w.kind, Reason: why, Offset: at, Does: s.describe(q)}
 	used := make([]string, 0, len(probe.uses))
 	for n := range probe.uses {
 		used = append(used, n)
@@ -341,6 +344,7 @@ func (s *splitter) add(f pipeline.Fragment) error {
 		return err
 	}
 	f.Columns = columns
+	s.attribute(&f)
 	s.fragments = append(s.fragments, f)
 	s.tables[fold(f.Name)] = &table{name: f.Name, columns: columns, total: f.Bytes, fragment: len(s.fragments) - 1}
 	return nil
