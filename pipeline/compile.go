@@ -43,7 +43,7 @@ func Compile(ctx context.Context, job *Job, e Engine, o CompileOptions) (*Graph,
 	if o.Suggest == nil {
 		o.Suggest = func(string, []string) string { return "" }
 	}
-	c := &compiler{job: job, e: e, o: o, rels: map[string]*relation{}}
+	c := &compiler{job: job, e: e, o: o, rels: map[string]*relation{}, written: map[string]Estimate{}}
 	for _, name := range job.Broken {
 		c.rels[fold(name)] = &relation{name: name, broken: true}
 	}
@@ -103,6 +103,7 @@ type compiler struct {
 	inputs   []*relation
 	stages   []*stageNode // in file order
 	problems Problems
+	written  map[string]Estimate // by task: its output
 }
 
 // fold is how SQL compares names.
@@ -378,7 +379,7 @@ func digest(g *Graph) (string, error) {
 	h := sha256.New()
 	enc := json.NewEncoder(h)
 	d := *g
-	d.Digest, d.Workers, d.Memory, d.Env = "", 0, 0, nil
+	d.Digest, d.Workers, d.Memory, d.Env, d.Notes = "", 0, 0, nil, nil
 	err := enc.Encode(d)
 	for _, t := range g.Tasks {
 		err = errors.Join(err, enc.Encode(t.Shards))

@@ -28,6 +28,9 @@ func (c *compiler) exchange(ctx context.Context, g *Graph, n *stageNode, members
 		mode = n.Exchange
 	}
 	if mode == ExchangeNever || len(inputs) == 0 {
+		if len(inputs) > 0 {
+			n.decision = decision(mode, nil, nil, false)
+		}
 		return false, nil
 	}
 	r := &SplitRequest{Name: n.Name, SQL: n.SQL, Small: c.o.Small, Always: mode == ExchangeAlways, Budget: c.o.Budget}
@@ -57,7 +60,12 @@ func (c *compiler) exchange(ctx context.Context, g *Graph, n *stageNode, members
 	if ctx.Err() != nil {
 		return false, ctx.Err()
 	}
-	if err != nil || !worthwhile(fragments, r.Fits()) {
+	split := err == nil && worthwhile(fragments, r.Fits())
+	n.decision = decision(mode, r, fragments, split)
+	if !split {
+		if len(fragments) == 1 && !r.Fits() { // it had to be cut, and this is why it can't be
+			n.reason, n.words = fragments[0].Reason, fragments[0].Words
+		}
 		if why := lastReason(fragments, err); why != "" && n.reason == "" {
 			n.reason = why
 		}
@@ -174,6 +182,8 @@ func (c *compiler) fragmentTasks(ctx context.Context, g *Graph, n *stageNode, me
 		}
 		t.Buckets = min(1024, len(t.Shards))
 		sizes[t.Name] = f.Bytes
+		c.written[t.Name] = Estimate{Rows: -1, Bytes: f.Bytes}
+		c.noteFragment(g, &t, f)
 		n.bytes, n.reason = f.Bytes, f.Reason
 		g.Tasks = append(g.Tasks, t)
 	}

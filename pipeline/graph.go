@@ -3,18 +3,20 @@ package pipeline
 // Graph is a compiled job: everything that a worker needs to execute a run,
 // and nothing that it has to decide. It is stored with the run as JSON.
 type Graph struct {
-	Job       string   `json:"job"`     // the job's name
-	File      string   `json:"file"`    // absolute path of the job file
-	Digest    string   `json:"digest"`  // hex SHA-256 over all that decides the answer: SQL, pinned inputs, settings, engine version
-	Engine    string   `json:"engine"`  // version of DuckDB
-	Memory    int64    `json:"memory"`  // bytes for all workers together; 0: decided at run time
-	Workers   int      `json:"workers"` // 0: decided at run time
-	Inputs    []Input  `json:"inputs"`  // pinned sources
-	Stages    []Node   `json:"stages"`  // one per declared stage, for people
-	Edges     []Edge   `json:"edges"`   // one per reference from a stage or sink
-	Tasks     []Task   `json:"tasks"`   // in topological order
-	ShardSize int64    `json:"shard_size"`
-	Env       []string `json:"env,omitempty"` // environment variables whose values the stored graph leaves out
+	Job       string  `json:"job"`     // the job's name
+	File      string  `json:"file"`    // absolute path of the job file
+	Digest    string  `json:"digest"`  // hex SHA-256 over all that decides the answer: SQL, pinned inputs, settings, engine version
+	Engine    string  `json:"engine"`  // version of DuckDB
+	Memory    int64   `json:"memory"`  // bytes for all workers together; 0: decided at run time
+	Workers   int     `json:"workers"` // 0: decided at run time
+	Inputs    []Input `json:"inputs"`  // pinned sources
+	Stages    []Node  `json:"stages"`  // one per declared stage, for people
+	Edges     []Edge  `json:"edges"`   // one per reference from a stage or sink
+	Tasks     []Task  `json:"tasks"`   // in topological order
+	ShardSize int64   `json:"shard_size"`
+	// Notes explain tasks and fused stages, by name.
+	Notes map[string]*Note `json:"notes,omitempty"`
+	Env   []string         `json:"env,omitempty"` // environment variables whose values the stored graph leaves out
 }
 
 // Relation is a reader that DuckDB runs over files.

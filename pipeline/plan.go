@@ -12,10 +12,13 @@ import (
 type planned struct {
 	driver string // folded name of the input that it is forwarded in; "" means it runs as one
 	reason string
-	fused  *stageNode // the only reader, into whose task it goes; nil: it has a task
-	small  bool       // row-wise over one small source: may be read whole by every shard
-	bytes  int64      // upper estimate of its decoded size; -1 unknown
-	split  bool       // its task is several fragments
+	words  Words // what reason speaks of
+	// decision is what was decided about moving rows between workers.
+	decision string
+	fused    *stageNode // the only reader, into whose task it goes; nil: it has a task
+	small    bool       // row-wise over one small source: may be read whole by every shard
+	bytes    int64      // upper estimate of its decoded size; -1 unknown
+	split    bool       // its task is several fragments
 }
 
 // plan is the one place that decides edges, fusion, tasks and shards.
@@ -50,6 +53,7 @@ func (c *compiler) plan(ctx context.Context, order []*stageNode) (*Graph, error)
 			g.Edges = append(g.Edges, c.edge(g, n, host, t))
 		}
 	}
+	c.noteStages(g, order)
 	for _, n := range order {
 		if err := c.sinkTasks(g, n); err != nil {
 			return nil, err
@@ -85,6 +89,7 @@ func (c *compiler) decide(n *stageNode) {
 	}
 	var large []string
 	var why string // of the largest input
+	var words Words
 	best, most := int64(-1), int64(-1)
 	for _, t := range n.st.Tables {
 		r := c.rels[fold(t.Name)]
@@ -96,7 +101,7 @@ func (c *compiler) decide(n *stageNode) {
 			bytes = 1 << 62
 		}
 		if bytes > most {
-			most, why = bytes, t.Gather
+			most, why, words = bytes, t.Gather, t.Words
 		}
 		if t.Gather == "" && bytes > best && c.othersSmall(n, t) {
 			best, n.driver = bytes, fold(t.Name)
@@ -112,7 +117,8 @@ func (c *compiler) decide(n *stageNode) {
 	case why == "":
 		n.reason = "no input can be cut while the others are read whole"
 	default:
-		n.reason = why
+		words.Stage = n.Name
+		n.reason, n.words = why, words
 	}
 }
 
@@ -207,6 +213,7 @@ func (c *compiler) task(ctx context.Context, g *Graph, n *stageNode) error {
 	}
 	if root != nil && uses[root] > 1 && !n.PerShard {
 		n.reason, n.driver = fmt.Sprintf("%s is read in two ways at once", root.name), ""
+		n.words = Words{}
 		root = nil
 	}
 	if root == nil && n.st.Opaque == "" {
@@ -237,6 +244,7 @@ func (c *compiler) task(ctx context.Context, g *Graph, n *stageNode) error {
 	var err error
 	t.Shards, err = c.shards(ctx, g, &t, root, members)
 	t.Buckets = min(1024, len(t.Shards))
+	c.written[t.Name] = Estimate{Rows: -1, Bytes: n.bytes}
 	g.Tasks = append(g.Tasks, t)
 	return err
 }

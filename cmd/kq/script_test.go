@@ -72,7 +72,7 @@ func TestPlans(t *testing.T) {
 		t.Fatal("no jobs", err)
 	}
 	for _, job := range jobs {
-		cmd := exec.Command(filepath.Join(bin, "kq"), "plan", filepath.Base(job))
+		cmd := exec.Command(filepath.Join(bin, "kq"), "plan", "--set", "memory=4GiB", "--set", "workers=4", filepath.Base(job))
 		cmd.Dir = filepath.Dir(job)
 		out, err := cmd.CombinedOutput()
 		if err != nil {

@@ -94,7 +94,7 @@ var joinWords = []string{"NATURAL", "LEFT", "RIGHT", "FULL", "INNER", "OUTER", "
 
 // expression returns the last token of the name, call, literal or join at token i.
 func expression(toks []token, i int) int {
-	for i+1 < len(toks) && slices.ContainsFunc(joinWords, toks[i].is) {
+	for i+1 < len(toks) && slices.ContainsFunc(joinWords, toks[i].is) && !toks[i+1].sign("(") {
 		i++ // to what is joined
 	}
 	next := func(text string) bool { return i+1 < len(toks) && toks[i+1].sign(text) }
