@@ -1,51 +1,94 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
-	"io"
-	"os"
 	"path/filepath"
-	"sort"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 
+	"github.com/kinequet/kq/coord"
 	"github.com/kinequet/kq/pipeline"
 )
 
+// planFlags are those of kq plan.
+type planFlags struct {
+	shardSize, exchange string
+	set                 []string
+	format              string
+	json, sql           bool
+	run, state          string
+}
+
+var planFormats = []string{"text", "json", "dot", "mermaid"}
+
 func (a *app) planCommand() *cobra.Command {
-	var shardSize, exchange string
-	var set []string
-	var asJSON bool
+	var f planFlags
 	c := &cobra.Command{
 		Use:   "plan JOB",
 		Short: "Show what a job will do, and why, without doing it",
-		Args:  cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			set, err := overrides(set, shardSize, exchange)
-			if err != nil {
-				return err
-			}
-			_, g, engine, err := a.compile(cmd.Context(), args[0], set)
-			if err != nil {
-				return err
-			}
-			defer engine.Close()
-			if asJSON {
-				enc := json.NewEncoder(a.stdout)
-				enc.SetIndent("", "  ")
-				return enc.Encode(planJSON(g))
-			}
-			a.planText(g, args[0])
-			return nil
-		},
+		Long: "kq plan explains what will run where, and why. With --run it shows the plan of a run as it was made then, with\n" +
+			"what became of it so far: rows, bytes, time, memory and how evenly rows were spread.",
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error { return a.plan(cmd.Context(), args[0], f) },
 	}
-	c.Flags().StringVar(&shardSize, "shard-size", "", "decoded bytes that a shard aims at, such as 64MiB")
-	c.Flags().StringVar(&exchange, "exchange", "", exchangeHelp)
-	c.Flags().StringArrayVar(&set, "set", nil, "override a key of the job")
-	c.Flags().BoolVar(&asJSON, "json", false, "print the graph as JSON")
+	c.Flags().StringVar(&f.shardSize, "shard-size", "", "decoded bytes that a shard aims at, such as 64MiB")
+	c.Flags().StringVar(&f.exchange, "exchange", "", exchangeHelp)
+	c.Flags().StringArrayVar(&f.set, "set", nil, "override a key of the job")
+	c.Flags().StringVar(&f.format, "format", "text", strings.Join(planFormats, ", "))
+	c.Flags().BoolVar(&f.json, "json", false, "short for --format json")
+	c.Flags().BoolVar(&f.sql, "sql", false, "show the SQL of each task as well")
+	c.Flags().StringVar(&f.run, "run", "", "a run of the job, by its id, the beginning of it, or last")
+	c.Flags().StringVar(&f.state, "state", "", "state directory of --run (default: the job's, else .kq beside it)")
 	return c
+}
+
+func (a *app) plan(ctx context.Context, file string, f planFlags) error {
+	if f.json {
+		f.format = "json"
+	}
+	if !slices.Contains(planFormats, f.format) {
+		return &failure{code: exitJob, err: fmt.Errorf("--format %q is none of %s", f.format, strings.Join(planFormats, ", "))}
+	}
+	if f.run != "" {
+		g, t, err := a.planOfRun(ctx, file, f)
+		if err != nil {
+			return err
+		}
+		return a.showPlan(g, t, file, f)
+	}
+	set, err := overrides(f.set, f.shardSize, f.exchange)
+	if err != nil {
+		return err
+	}
+	_, g, engine, err := a.compile(ctx, file, set)
+	if err != nil {
+		return err
+	}
+	defer engine.Close()
+	return a.showPlan(g, nil, file, f)
+}
+
+// showPlan writes a plan; t is what became of it, or nil.
+func (a *app) showPlan(g *pipeline.Graph, t *truth, file string, f planFlags) error {
+	switch f.format {
+	case "json":
+		enc := json.NewEncoder(a.stdout)
+		enc.SetIndent("", "  ")
+		return enc.Encode(planJSON(g, t))
+	case "dot":
+		a.draw(g, t).dot(a.stdout)
+	case "mermaid":
+		a.draw(g, t).mermaid(a.stdout)
+	default:
+		p := &planText{app: a, g: g, truth: t, sql: f.sql}
+		p.write(file)
+	}
+	return nil
 }
 
 // taskPlan is a task as kq plan --json shows it, with its shards.
@@ -54,175 +97,126 @@ type taskPlan struct {
 	Shards []pipeline.Shard `json:"shards"`
 }
 
-func planJSON(g *pipeline.Graph) any {
+func planJSON(g *pipeline.Graph, t *truth) any {
 	out := struct {
 		Hash string `json:"plan_hash"`
 		*pipeline.Graph
 		Tasks []taskPlan `json:"tasks"`
-	}{Hash: planHash(g), Graph: g}
+		Truth *truth     `json:"truth,omitempty"`
+	}{Hash: planHash(g), Graph: g, Truth: t}
 	for _, t := range g.Tasks {
 		out.Tasks = append(out.Tasks, taskPlan{t, t.Shards})
 	}
 	return out
 }
 
-// planText explains a graph: first what is read, then each task in the order in
-// which they run, then how to run it.
-func (a *app) planText(g *pipeline.Graph, file string) {
-	w := a.stdout
-	fmt.Fprintf(w, "plan of %s, hash %s\n\nsources\n", g.Job, planHash(g))
-	for i := range g.Inputs {
-		in := &g.Inputs[i]
-		rows := "rows counted while reading"
-		if in.Rows >= 0 {
-			rows = countText(in.Rows) + " rows"
-		}
-		fmt.Fprintf(w, "  %s: %s, %s, %s, %s\n", in.Name, in.Type, plural(int64(len(in.Files)), "file"), rows, bytesText(in.OnDisk))
-		fmt.Fprintf(w, "    columns: %s\n", columnList(in.Columns))
-	}
-	for i := range g.Tasks {
-		t := &g.Tasks[i]
-		switch t.Kind {
-		case pipeline.Compute:
-			computeText(w, g, t)
-		case pipeline.Encode:
-			fmt.Fprintf(w, "\nencode for sink %s: %s\n  each shard writes rows of %s again as %s; all rows in must come out\n", t.Sink.Name, plural(int64(len(t.Shards)), "shard"), t.Sink.From, t.Sink.Type)
-		case pipeline.Commit:
-			a.sinkText(w, t.Sink)
-		}
-	}
-	fmt.Fprintf(w, "\nrun exactly this: kq run %s --plan-hash %s\n", file, planHash(g))
+// truth is what became of a plan.
+type truth struct {
+	Run   string                `json:"run"`
+	State string                `json:"state"`
+	Tasks map[string]*taskTruth `json:"tasks"`
 }
 
-func computeText(w io.Writer, g *pipeline.Graph, t *pipeline.Task) {
-	var fused []string
-	for _, v := range t.Views[:len(t.Views)-1] {
-		fused = append(fused, v.Name)
-	}
-	fmt.Fprintf(w, "\nstage %s: %s\n", t.Name, plural(int64(len(t.Shards)), "shard"))
-	if len(fused) > 0 {
-		fmt.Fprintf(w, "  together with %s: nothing is written in between\n", strings.Join(fused, ", "))
-	}
-	members := map[string]bool{}
-	for _, v := range t.Views {
-		members[v.Name] = true
-	}
-	for _, e := range g.Edges {
-		if !members[e.To] {
-			continue
-		}
-		how := map[pipeline.EdgeKind]string{
-			pipeline.Forward:   "forward (shard by shard)",
-			pipeline.Broadcast: "broadcast (whole, into every shard)",
-			pipeline.Gather:    "gather (all of it in one place)",
-		}[e.Kind]
-		fmt.Fprintf(w, "  %s → %s: %s, because %s\n", e.From, e.To, how, reason(e))
-	}
-	for _, in := range t.Inputs {
-		src := g.Input(in.Source)
-		if src == nil || in.Kind != pipeline.Forward {
-			continue
-		}
-		var bytes, rows int64
-		for _, s := range t.Shards {
-			bytes += s.OnDisk
-			rows += s.Rows
-		}
-		fmt.Fprintf(w, "  reads %s of %s of %s", bytesText(bytes), bytesText(src.OnDisk), src.Name)
-		if src.Rows >= 0 {
-			fmt.Fprintf(w, ", %s of %s rows", countText(rows), countText(src.Rows))
-		}
-		fmt.Fprintf(w, ": columns %s\n", strings.Join(t.Reads, ", "))
-		if t.Pruned > 0 {
-			fmt.Fprintf(w, "  skips %s whose statistics exclude the filter\n", plural(int64(t.Pruned), "row group"))
-		}
-	}
-	fmt.Fprintf(w, "  result: %s\n", columnList(t.Output.Columns))
+// taskTruth is what became of a task. Memory and spill are those of its worst shard.
+type taskTruth struct {
+	pipeline.TaskStatus
+	Slowest int64   // nanoseconds
+	Buckets []int64 `json:",omitempty"` // rows that it sent to each
 }
 
-// reason keeps an edge's reason from repeating what the line says.
-func reason(e pipeline.Edge) string {
-	if e.Kind == pipeline.Forward {
-		return "the SQL is " + e.Reason + ": it needs one row of it at a time"
-	}
-	return e.Reason
-}
-
-func (a *app) sinkText(w io.Writer, p *pipeline.SinkPlan) {
-	fmt.Fprintf(w, "\nsink %s: %s as %s, effectively once\n", p.Name, p.From, p.Type)
-	if p.Linked {
-		fmt.Fprintln(w, "  the stage's files are the result: they are moved into place, not written again")
-	}
-	how := "refuses if it exists"
-	if p.Replace {
-		how = "replaces an earlier result"
-	}
-	fmt.Fprintf(w, "  to %s (%s), all files at once, the manifest last\n", a.relative(p.Target), how)
-}
-
-// relative shortens a path to one from the current folder, where that is
-// shorter and hides no more than it should: a part of a secret is one too.
-func (a *app) relative(path string) string {
-	if hidden := a.redact.text(path); hidden != path {
-		return hidden
-	}
-	here, err := os.Getwd()
+// planOfRun reads the plan that a run was submitted with, and how it went.
+func (a *app) planOfRun(ctx context.Context, file string, f planFlags) (*pipeline.Graph, *truth, error) {
+	s, _, err := a.open(ctx, place{state: f.state, job: file})
 	if err != nil {
-		return path
+		return nil, nil, err
 	}
-	if rel, err := filepath.Rel(here, path); err == nil && len(rel) < len(path) {
-		return rel
+	defer s.Close()
+	run, err := findOfJob(ctx, s, file, f.run)
+	if err != nil {
+		return nil, nil, err
 	}
-	return path
+	g, err := a.stored(ctx, s, run)
+	if err != nil {
+		return nil, nil, err
+	}
+	t, err := truthOf(ctx, s, g, run)
+	return g, t, environment(err)
 }
 
-func columnList(cols []pipeline.Column) string {
-	items := make([]string, len(cols))
-	for i, c := range cols {
-		items[i] = c.Name + " " + c.Type
+// findOfJob resolves what a user calls a run of a job.
+func findOfJob(ctx context.Context, s *coord.Store, file, name string) (string, error) {
+	if name != "last" && name != "latest" {
+		return find(ctx, s, name)
 	}
-	return strings.Join(items, ", ")
+	path, err := filepath.Abs(file)
+	if err != nil {
+		return "", environment(err)
+	}
+	st, err := s.Latest(ctx, path)
+	if errors.Is(err, pipeline.ErrNoRun) {
+		return "", fmt.Errorf("run of %s: %w", file, err)
+	}
+	return st.Run, environment(err)
 }
 
-func (a *app) validateCommand() *cobra.Command {
-	var set []string
-	c := &cobra.Command{
-		Use:   "validate FILE|FOLDER...",
-		Short: "Check job files, with their SQL and sources, and report every problem",
-		Long:  "Problems come one a line, as file:line:column: path: what is wrong; what to do.\nThe exit code is 2 when there is one.",
-		Args:  cobra.MinimumNArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			var files []string
-			for _, arg := range args {
-				if info, err := os.Stat(arg); err == nil && info.IsDir() {
-					for _, pattern := range []string{"*.yaml", "*.yml"} {
-						found, _ := filepath.Glob(filepath.Join(arg, pattern))
-						files = append(files, found...)
-					}
-					continue
-				}
-				files = append(files, arg)
-			}
-			sort.Strings(files)
-			if len(files) == 0 {
-				return &failure{code: exitJob, err: fmt.Errorf("there is no .yaml file in %s", strings.Join(args, ", "))}
-			}
-			code := exitOK
-			for _, f := range files {
-				_, _, engine, err := a.compile(cmd.Context(), f, set)
-				if err != nil {
-					code = max(code, a.exitCode(err))
-					continue
-				}
-				engine.Close()
-				fmt.Fprintf(a.stdout, "%s: ok\n", f)
-			}
-			if code != exitOK {
-				return &failure{code: code, err: fmt.Errorf("invalid"), said: true}
-			}
-			return nil
-		},
+// stored reads the plan that a run was submitted with.
+func (a *app) stored(ctx context.Context, s *coord.Store, run string) (*pipeline.Graph, error) {
+	plan, err := s.Plan(ctx, run)
+	if err != nil {
+		return nil, environment(err)
 	}
-	c.Flags().StringArrayVar(&set, "set", nil, "override a key of the jobs")
-	return c
+	if len(plan) == 0 {
+		return nil, &failure{code: exitEnvironment, err: fmt.Errorf("run %s is archived: its parts are gone", run)}
+	}
+	g, err := unseal(plan, a.redact)
+	return g, environment(err)
+}
+
+// truthOf reads how a run went, and puts the shards back into its plan.
+func truthOf(ctx context.Context, s *coord.Store, g *pipeline.Graph, run string) (*truth, error) {
+	st, err := s.Status(ctx, run)
+	if err != nil {
+		return nil, err
+	}
+	t := &truth{Run: run, State: st.State.String(), Tasks: map[string]*taskTruth{}}
+	for _, status := range st.Tasks {
+		shards, err := s.Shards(ctx, run, status.Task)
+		if err != nil {
+			return nil, err
+		}
+		one := &taskTruth{TaskStatus: status}
+		for _, sh := range shards {
+			one.add(sh)
+			if task := g.Task(status.Task); task != nil {
+				task.Shards = append(task.Shards, sh.Shard)
+			}
+		}
+		t.Tasks[status.Task] = one
+	}
+	return t, nil
+}
+
+func (t *taskTruth) add(sh pipeline.ShardStatus) {
+	t.Slowest = max(t.Slowest, int64(sh.Metrics.Elapsed))
+	for _, p := range sh.Parts {
+		for b, rows := range p.Buckets {
+			if b >= len(t.Buckets) {
+				t.Buckets = append(t.Buckets, make([]int64, b+1-len(t.Buckets))...)
+			}
+			t.Buckets[b] += rows
+		}
+	}
+}
+
+// skew is the largest bucket, and how many times the mean that is.
+func (t *taskTruth) skew() (largest int64, times float64) {
+	var rows int64
+	for _, n := range t.Buckets {
+		rows += n
+		largest = max(largest, n)
+	}
+	if rows == 0 {
+		return 0, 1
+	}
+	return largest, float64(largest) * float64(len(t.Buckets)) / float64(rows)
 }

@@ -269,16 +269,9 @@ func (a *app) showCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			plan, err := s.Plan(ctx, run)
+			g, err := a.stored(ctx, s, run)
 			if err != nil {
-				return environment(err)
-			}
-			if len(plan) == 0 {
-				return &failure{code: exitEnvironment, err: fmt.Errorf("run %s is archived: its parts are gone", run)}
-			}
-			g, err := unseal(plan, a.redact)
-			if err != nil {
-				return environment(err)
+				return err
 			}
 			t := g.Task(args[1])
 			if t == nil || t.Kind != pipeline.Compute {
