@@ -241,8 +241,10 @@ type Fragment struct {
 	Offset int    // byte offset in the stage's SQL of what Reason speaks of; -1 unknown
 	Words  Words  // what Reason speaks of, in the stage's SQL or in that of one of its views
 	Does   string // what it computes, for people
-	Bytes  int64  // rough guess of the decoded size of its output
-	Order  string // ORDER BY that its rows are in, over its columns; "" none
+	// Means says, for people, what columns stand for whose names Split made up.
+	Means map[string]string
+	Bytes int64  // rough guess of the decoded size of its output
+	Order string // ORDER BY that its rows are in, over its columns; "" none
 }
 
 // FragmentInput is one relation that a fragment's SQL names.

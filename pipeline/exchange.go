@@ -63,7 +63,7 @@ func (c *compiler) exchange(ctx context.Context, g *Graph, n *stageNode, members
 	split := err == nil && worthwhile(fragments, r.Fits())
 	n.decision = decision(mode, r, fragments, split)
 	if !split {
-		if len(fragments) == 1 && !r.Fits() { // it had to be cut, and this is why it can't be
+		if len(fragments) == 1 && !r.Fits() && !r.tiny() { // it had to be cut, and this is why it can't be
 			n.reason, n.words = fragments[0].Reason, fragments[0].Words
 		}
 		if why := lastReason(fragments, err); why != "" && n.reason == "" {

@@ -11,6 +11,8 @@ import (
 type Note struct {
 	Does     string `json:"does,omitempty"`     // of a fragment: what it computes
 	Decision string `json:"decision,omitempty"` // what was decided about moving rows between workers
+	// Means says what columns stand for whose names the planner made up.
+	Means map[string]string `json:"means,omitempty"`
 	// Words are what the reason speaks of, in the SQL of Stage. Line and Col are
 	// their place in the job file; 0: unknown.
 	Words string `json:"words,omitempty"`
@@ -36,9 +38,7 @@ func decision(mode Exchange, r *SplitRequest, fragments []Fragment, split bool) 
 	switch {
 	case mode == ExchangeNever:
 		return "exchange: never, so that one worker computes it"
-	case mode == ExchangeAlways && split:
-		return "exchange: always, so that it is cut wherever it can be"
-	case mode == ExchangeAlways:
+	case r.Work == 0 && mode == ExchangeAlways && !split:
 		return "exchange: always, but it can't be cut"
 	case r.Work == 0:
 		return ""
@@ -50,6 +50,10 @@ func decision(mode Exchange, r *SplitRequest, fragments []Fragment, split bool) 
 	ranged := slices.ContainsFunc(fragments, func(f Fragment) bool { return f.Kind == Range })
 	held := "one worker would have to hold " + work
 	switch {
+	case mode == ExchangeAlways && split:
+		return fmt.Sprintf("exchange: always; %s, and its budget is %s", held, budget)
+	case mode == ExchangeAlways:
+		return fmt.Sprintf("exchange: always, but it can't be cut: %s, and its budget is %s", held, budget)
 	case r.Budget == 0:
 		return ""
 	case split && r.Fits():
@@ -61,7 +65,15 @@ func decision(mode Exchange, r *SplitRequest, fragments []Fragment, split bool) 
 	case r.Fits():
 		return fmt.Sprintf("auto: %s, within its budget of %s, so one worker computes it and no rows move", held, budget)
 	}
+	if r.tiny() {
+		return fmt.Sprintf("auto: %s, more than its budget of %s, but no input holds more than the %s that are read whole", held, budget, humanBytes(r.Small))
+	}
 	return fmt.Sprintf("auto: %s, more than its budget of %s, but it can't be cut", held, budget)
+}
+
+// tiny reports whether every input may be read whole by every shard.
+func (r *SplitRequest) tiny() bool {
+	return !r.Always && !slices.ContainsFunc(r.Inputs, func(in SplitInput) bool { return in.Total < 0 || in.Total > r.Small })
 }
 
 // noteStages explains the stages that are not split.
@@ -84,7 +96,7 @@ func (c *compiler) noteStages(g *Graph, order []*stageNode) {
 // noteFragment explains one fragment.
 func (c *compiler) noteFragment(g *Graph, t *Task, f *Fragment) {
 	note := g.note(t.Name)
-	note.Does = f.Does
+	note.Does, note.Means = f.Does, f.Means
 	c.point(note, f.Words)
 	c.estimate(g, note, t)
 }

@@ -110,7 +110,7 @@ func taskLines(g *pipeline.Graph, t *pipeline.Task, truth *truth) []string {
 func arrowLines(g *pipeline.Graph, t *pipeline.Task, in *pipeline.TaskInput, truth *truth) []string {
 	lines := []string{string(in.Kind)}
 	if len(in.Key) > 0 {
-		lines[0] += " of " + strings.Join(in.Key, ", ")
+		lines[0] += " of " + meant(g, in.Task, in.Key)
 	}
 	if in.Bucketed() {
 		lines = append(lines, bucketsText(g, in))
@@ -208,7 +208,7 @@ func mermaidText(lines ...string) string {
 	for i, l := range lines {
 		out[i] = mermaidEscape(l)
 	}
-	return `"` + strings.Join(out, "<br/>") + `"`
+	return `"` + strings.Join(out, "<br/>") + ` "` // an empty one is no text to it
 }
 
 // mermaidEscape writes what Mermaid, its Markdown or HTML could take for

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"time"
 
@@ -194,17 +195,30 @@ func (p *planText) fragment(t *pipeline.Task) {
 		p.spread(3, &t.Inputs[i])
 	}
 	if r := t.Output.Route; r != nil {
-		p.line(2, "%s", routeText(r))
+		p.line(2, "%s", routeText(p.g, t.Name, r))
 	}
 	if t.Raw != "" {
 		p.line(2, "a worker passes rows on uncombined once combining doesn't make them much fewer")
 	}
-	p.line(2, "%s", p.reason(t.Name, t.Reason))
+	p.line(2, "%s", p.reason(t.Name, why(t)))
 	if t.Name == t.Stage {
 		p.line(2, "result: %s", columnList(t.Output.Columns))
 	}
 	p.statements(2, t)
 	p.became(2, t)
+}
+
+// why is a fragment's reason; one that needs none for its cut is divided by a key.
+func why(t *pipeline.Task) string {
+	if t.Reason != "" {
+		return t.Reason
+	}
+	for _, in := range t.Inputs {
+		if in.Kind == pipeline.Hash || in.Kind == pipeline.Range {
+			return "rows that meet agree in the key, so that each shard has all that it needs"
+		}
+	}
+	return "it needs one row of its divided input at a time"
 }
 
 // amount estimates what goes into a task.
@@ -282,7 +296,7 @@ func inputText(g *pipeline.Graph, t *pipeline.Task, i int) string {
 
 // edgeText says how rows travel along an edge.
 func edgeText(g *pipeline.Graph, t *pipeline.Task, in *pipeline.TaskInput) string {
-	key := strings.Join(in.Key, ", ")
+	key := meant(g, in.Task, in.Key)
 	switch in.Kind {
 	case pipeline.Hash:
 		return fmt.Sprintf("by hash of %s, %s", key, bucketsText(g, in))
@@ -299,6 +313,27 @@ func edgeText(g *pipeline.Graph, t *pipeline.Task, in *pipeline.TaskInput) strin
 	return "forward, shard by shard"
 }
 
+// meant renders a key of a task's rows. Columns whose names the planner made up
+// go by what they stand for.
+func meant(g *pipeline.Graph, task string, key []string) string {
+	text := plainName.ReplaceAllString(strings.Join(key, ", "), "$1")
+	n := g.Notes[task]
+	if n == nil {
+		return text
+	}
+	for name, means := range n.Means {
+		text = wholeWord(name).ReplaceAllLiteralString(text, means)
+	}
+	return text
+}
+
+// plainName is a quoted name that needs no quotes.
+var plainName = regexp.MustCompile(`"([a-z_][a-z0-9_]*)"`)
+
+func wholeWord(name string) *regexp.Regexp {
+	return regexp.MustCompile(`"?\b` + regexp.QuoteMeta(name) + `\b"?`)
+}
+
 func bucketsText(g *pipeline.Graph, in *pipeline.TaskInput) string {
 	if t := g.Task(in.Task); t != nil && t.Output.Route != nil {
 		return plural(int64(t.Output.Route.Buckets), "bucket")
@@ -306,11 +341,11 @@ func bucketsText(g *pipeline.Graph, in *pipeline.TaskInput) string {
 	return "buckets"
 }
 
-func routeText(r *pipeline.Route) string {
+func routeText(g *pipeline.Graph, task string, r *pipeline.Route) string {
 	if r.Bounds != "" {
 		return fmt.Sprintf("sends its rows to %s of the order, as the sample of %s divides it", plural(int64(r.Buckets), "range"), r.Bounds)
 	}
-	return fmt.Sprintf("sends its rows by hash of %s to %s", strings.Join(r.Key, ", "), plural(int64(r.Buckets), "bucket"))
+	return fmt.Sprintf("sends its rows by hash of %s to %s", meant(g, task, r.Key), plural(int64(r.Buckets), "bucket"))
 }
 
 // statements shows a task's SQL.

@@ -208,7 +208,7 @@ func (p *prover) unify(n analysis.Node, c *cluster, sc *scope, where []analysis.
 			together = together || count == len(parted)
 		}
 		if !together {
-			f := fail(n, "it joins inputs that have no key in common, and are too large to be read whole by each shard")
+			f := fail(located(n), "it joins inputs that have no key in common, and are too large to be read whole by each shard")
 			f.join = true
 			f.cut = heaviest(p, parted)
 			return nil, f

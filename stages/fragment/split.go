@@ -284,7 +284,7 @@ func (s *splitter) emit(q analysis.Node, name string, w *way, why string, at int
 	names := mentioned(q)
 	probe := s.prover(nil, 0, false)
 	probe.statement(q)
-	f := pipeline.Fragment{Name: name, Kind: w.kind, Reason: why, Offset: at, Does: s.describe(q)}
+	f := pipeline.Fragment{Name: name, Kind: w.kind, Reason: why, Offset: at, Does: s.describe(q), Means: s.meanings(q)}
 	used := make([]string, 0, len(probe.uses))
 	for n := range probe.uses {
 		used = append(used, n)

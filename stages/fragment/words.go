@@ -37,6 +37,15 @@ func lead(v any) (found analysis.Node) {
 	return found
 }
 
+// located is n, or where it begins when it has no place of its own, as a comma
+// between tables.
+func located(n analysis.Node) analysis.Node {
+	if n.Offset() < 0 {
+		return lead(n)
+	}
+	return n
+}
+
 // second is where the second operand of a set operation begins.
 func second(operands []analysis.Node) analysis.Node {
 	if len(operands) < 2 {
@@ -58,6 +67,9 @@ func mention(q analysis.Node, table string) (found analysis.Node) {
 
 // attribute finds the words that the fragment's reason speaks of.
 func (s *splitter) attribute(f *pipeline.Fragment) {
+	if f.Words.End > 0 { // of a fragment that another one absorbs
+		return
+	}
 	texts := append([]pipeline.View{{Name: s.r.Name, SQL: s.r.SQL}}, s.r.Views...)
 	if i := f.Offset>>textBits - 1; i >= 0 && i < len(texts) {
 		f.Words = words(texts[i], f.Reason, f.Offset&(1<<textBits-1))
@@ -104,9 +116,11 @@ func (s *splitter) describe(q analysis.Node) string {
 	for _, k := range []string{"select_list", "having", "qualify", "modifiers"} {
 		p.collect(q[k], sel)
 	}
-	switch {
-	case len(q.List("group_expressions")) > 0:
-		parts = append(parts, strings.TrimSpace("groups "+s.groupText(q)))
+	switch by := s.groupText(q); {
+	case by != "":
+		parts = append(parts, "groups by "+by)
+	case len(tables) == 1 && s.tables[fold(tables[0])].fragment >= 0 && grouped(q, sel):
+		parts = append(parts, "combines its groups")
 	case grouped(q, sel):
 		parts = append(parts, "aggregates")
 	}
@@ -119,8 +133,8 @@ func (s *splitter) describe(q analysis.Node) string {
 	return list(parts)
 }
 
-// groupText is "by" and what a query groups by, unless only names of the
-// splitter's would say it.
+// groupText is what a query groups by, unless only names of the splitter's would
+// say it.
 func (s *splitter) groupText(q analysis.Node) string {
 	var keys []string
 	for _, e := range q.List("group_expressions") {
@@ -130,7 +144,23 @@ func (s *splitter) groupText(q analysis.Node) string {
 		}
 		keys = append(keys, text)
 	}
-	return "by " + strings.Join(keys, ", ")
+	return strings.Join(keys, ", ")
+}
+
+// meanings are the expressions that stand behind columns whose names the
+// splitter made up.
+func (s *splitter) meanings(q analysis.Node) map[string]string {
+	means := map[string]string{}
+	for _, e := range q.List("select_list") {
+		name := e.Str("alias")
+		if !strings.HasPrefix(name, "__kq_") {
+			continue
+		}
+		if text, ok := s.expression(e); ok && !strings.Contains(text, "__kq_") {
+			means[name] = text
+		}
+	}
+	return means
 }
 
 // list joins words as a sentence does.

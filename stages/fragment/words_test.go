@@ -15,6 +15,8 @@ SELECT id, [random()] AS r FROM t ORDER BY r
 SELECT k, x + (SELECT [random()]) FROM t
 SELECT k, [list(x)] FROM t GROUP BY k
 SELECT * FROM t [LIMIT 5]
+SELECT k, [list(x)] FROM t GROUP BY k ORDER BY k
+SELECT t.k FROM [t], u WHERE t.n = u.f
 SELECT * FROM t [ORDER BY x] DESC LIMIT 5
 SELECT *, [row_number() OVER ()] FROM t
 SELECT *, 'row_number() OVER ()', -- row_number()
