@@ -119,8 +119,13 @@ func (s *Session) setup(ctx context.Context) error {
 		allowed = append(allowed, f)
 	}
 	settings := fmt.Sprintf(`SET autoinstall_known_extensions = false; SET autoload_known_extensions = false;
-SET threads = %d; SET enable_external_file_cache = false; SET parquet_metadata_cache = true; SET memory_limit = '%dB'; SET temp_directory = %s; SET allowed_paths = %s; SET allowed_directories = %s;`,
+SET threads = %d; SET enable_external_file_cache = false; SET memory_limit = '%dB'; SET temp_directory = %s; SET allowed_paths = %s; SET allowed_directories = %s;`,
 		s.o.Threads, s.o.Memory, literal(s.o.Spill), list(allowed), list([]string{s.o.OutDir, s.o.Spill}))
+	if !slices.ContainsFunc(s.t.Inputs, func(in pipeline.TaskInput) bool { return in.Bucketed() }) {
+		// Sources are opened again for every shard. Of routed parts there may be
+		// thousands of row groups: their metadata would fill the memory.
+		settings += " SET parquet_metadata_cache = true;"
+	}
 	if s.o.SpillLimit > 0 {
 		settings += fmt.Sprintf(" SET max_temp_directory_size = '%dB';", s.o.SpillLimit)
 	}
