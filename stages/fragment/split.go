@@ -293,6 +293,7 @@ func (s *splitter) emit(q analysis.Node, name string, w *way, why string, at int
 		used = s.tablesOf(q)
 	}
 	sort.Strings(used)
+	split, largest := -1, int64(-1)
 	for _, n := range used {
 		t := s.tables[n]
 		in := pipeline.FragmentInput{Name: t.name, Kind: pipeline.Broadcast}
@@ -306,12 +307,16 @@ func (s *splitter) emit(q analysis.Node, name string, w *way, why string, at int
 		default:
 			in.Columns, in.Where = s.read(t, names, nil), s.filter(q, t)
 		}
-		if in.Kind == pipeline.Hash {
-			_, f := s.prover(map[string]role{n: {parted: true}}, 1, false).statement(q)
-			in.Split = f == nil
+		if size := s.size(t, names); in.Kind == pipeline.Hash && size > largest {
+			if _, failed := s.prover(map[string]role{n: {parted: true}}, 1, false).statement(q); failed == nil {
+				split, largest = len(f.Inputs), size
+			}
 		}
 		t.readers++
 		f.Inputs = append(f.Inputs, in)
+	}
+	if split >= 0 { // one alone: each of its pieces meets all rows of the others
+		f.Inputs[split].Split = true
 	}
 	if w.kind == pipeline.Hash {
 		if err := s.exchange(q, &f, w, names); err != nil {
