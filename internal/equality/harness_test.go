@@ -448,7 +448,12 @@ func (w *world) task(g *pipeline.Graph, t *pipeline.Task, dir string, parts map[
 		}
 		var stored []pipeline.StoredPart
 		for _, f := range written {
-			stored = append(stored, pipeline.StoredPart{Path: f.Path, Part: pipeline.Part{Rows: f.Rows, Buckets: f.Buckets}})
+			info, err := os.Stat(f.Path)
+			if err != nil {
+				return err
+			}
+			// Its bytes decide how the buckets are dealt: without them, one shard has all.
+			stored = append(stored, pipeline.StoredPart{Path: f.Path, Part: pipeline.Part{Rows: f.Rows, Bytes: info.Size(), Buckets: f.Buckets}})
 		}
 		parts[t.Name] = append(parts[t.Name], stored)
 	}

@@ -1,0 +1,39 @@
+package equality
+
+import (
+	"slices"
+	"strings"
+	"testing"
+)
+
+// found are statements that kq once answered wrongly, each line one.
+var found = []trap{
+	{"split-of-one-side", `
+SELECT l.id, r.id AS r FROM lefts l JOIN rights r ON l.k = r.k
+SELECT l.id, r.id AS r FROM lefts l JOIN rights r ON l.g = r.g
+SELECT l.id, r.id AS r FROM kinds l JOIN rights r ON l.ze = r.z`},
+}
+
+func TestFound(t *testing.T) {
+	w := trapWorld(t)
+	three, all := w.sizeFor(t, 3), w.sizeFor(t, 18)
+	for _, f := range found {
+		t.Run(f.name, func(t *testing.T) {
+			for _, text := range strings.Split(strings.TrimSpace(f.statements), "\n") {
+				text, inOrder := strings.CutSuffix(text, " /*ordered*/")
+				s := stage{name: "result", sql: text}
+				want := w.reference(append(slices.Clone(trapStages), s))
+				if want.err != nil {
+					t.Fatalf("%s: %v", text, want.err)
+				}
+				for _, o := range []settings{{size: three}, {size: all, small: 1}, {size: three, small: 1}} {
+					o.threads = 1
+					got, plan := w.run(append(slices.Clone(trapStages), s), o)
+					if why := same(want, got, inOrder || ordered(text)); why != "" {
+						t.Errorf("shard size %d, small %d (%s): %s\n  %s", o.size, o.small, planOf(plan, "result"), why, text)
+					}
+				}
+			}
+		})
+	}
+}
