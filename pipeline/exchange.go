@@ -54,7 +54,7 @@ func (c *compiler) exchange(ctx context.Context, g *Graph, n *stageNode, members
 	for _, m := range members[:len(members)-1] {
 		r.Views = append(r.Views, View{Name: m.Name, SQL: m.SQL})
 	}
-	cuts := &rangeCuts{compiler: c, min: 2}
+	cuts := &rangeCuts{compiler: c, min: 2, known: map[string]bool{}}
 	r.Clustered = cuts.clustered
 	fragments, err := c.e.Split(ctx, r)
 	if ctx.Err() != nil {

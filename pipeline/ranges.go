@@ -1,10 +1,12 @@
 package pipeline
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math/big"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -17,7 +19,8 @@ const maxOverlap = 1.3
 // decide what is read in vain.
 type rangeCuts struct {
 	*compiler
-	min int // fewer ranges than this are not worth it
+	min   int             // fewer ranges than this are not worth it
+	known map[string]bool // answers so far, as the same key is proposed again and again
 }
 
 // zone is one row group's values of a key.
@@ -79,6 +82,11 @@ func comparer(typ string) func(a, b string) int {
 		return strings.Compare
 	}
 	return func(a, b string) int {
+		m, errM := strconv.ParseInt(a, 10, 64)
+		n, errN := strconv.ParseInt(b, 10, 64)
+		if errM == nil && errN == nil {
+			return cmp.Compare(m, n)
+		}
 		x, okX := new(big.Int).SetString(a, 10)
 		y, okY := new(big.Int).SetString(b, 10)
 		if !okX || !okY {
@@ -90,12 +98,17 @@ func comparer(typ string) func(a, b string) int {
 
 // clustered implements SplitRequest.Clustered.
 func (r *rangeCuts) clustered(key map[string]string) bool {
-	all, typ, ok := r.inputs(key, nil)
-	if !ok {
-		return false
+	id := fmt.Sprint(key)
+	if answer, known := r.known[id]; known {
+		return answer
 	}
-	bounds := r.bounds(all, typ)
-	return len(bounds)+1 >= r.min && overlap(all, bounds, comparer(typ)) <= maxOverlap
+	all, typ, ok := r.inputs(key, nil)
+	if ok {
+		bounds := r.bounds(all, typ)
+		ok = len(bounds)+1 >= r.min && overlap(all, bounds, comparer(typ)) <= maxOverlap
+	}
+	r.known[id] = ok
+	return ok
 }
 
 // inputs are the zones of every input, whose keys have one type of statistics.

@@ -55,6 +55,10 @@ func (a *app) runCommand() *cobra.Command {
 
 const exchangeHelp = "auto, always or never: whether rows move between workers for what isn't row-wise (default: the job's, else auto)"
 
+// exchangeEverywhere marks the flag among overrides: it holds for the job and for
+// every stage, whatever they say.
+const exchangeEverywhere = "--exchange="
+
 // overrides are the --set of a command, with the flags that are keys of the job
 // among them.
 func overrides(set []string, shardSize, exchange string) ([]string, error) {
@@ -70,7 +74,7 @@ func overrides(set []string, shardSize, exchange string) ([]string, error) {
 		if !slices.Contains(modes, exchange) {
 			return nil, &failure{code: exitJob, err: fmt.Errorf("--exchange %q is none of %s", exchange, strings.Join(modes, ", "))}
 		}
-		set = append(set, "exchange="+exchange)
+		set = append(set, exchangeEverywhere+exchange)
 	}
 	return set, nil
 }

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"path/filepath"
 	"runtime"
+	"slices"
+	"strings"
 
 	"github.com/kinequet/kq/coord"
 	"github.com/kinequet/kq/pipeline"
@@ -42,6 +44,14 @@ func catalog() pipeline.Catalog {
 
 // load decodes a job file, and hides its secrets from here on.
 func (a *app) load(file string, set []string) (*pipeline.Job, error) {
+	mode := ""
+	set = slices.DeleteFunc(slices.Clone(set), func(s string) bool {
+		after, found := strings.CutPrefix(s, exchangeEverywhere)
+		if found {
+			mode = after
+		}
+		return found
+	})
 	job, err := spec.Load(file, spec.Options{Set: set, Catalog: catalog()})
 	var problems pipeline.Problems
 	if err != nil && !errors.As(err, &problems) {
@@ -49,6 +59,12 @@ func (a *app) load(file string, set []string) (*pipeline.Job, error) {
 	}
 	if job != nil {
 		a.redact.hide(job.Env)
+		if mode != "" {
+			job.Exchange = pipeline.Exchange(mode)
+			for i := range job.Stages {
+				job.Stages[i].Exchange = ""
+			}
+		}
 	}
 	return job, err
 }
