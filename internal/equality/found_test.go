@@ -12,6 +12,12 @@ var found = []trap{
 SELECT l.id, r.id AS r FROM lefts l JOIN rights r ON l.k = r.k
 SELECT l.id, r.id AS r FROM lefts l JOIN rights r ON l.g = r.g
 SELECT l.id, r.id AS r FROM kinds l JOIN rights r ON l.ze = r.z`},
+	{"groups-by-nothing", `
+SELECT 1 AS one FROM lefts GROUP BY ()
+SELECT 1 AS one FROM empties GROUP BY ()
+SELECT count(*) FROM lefts GROUP BY GROUPING SETS ((), ())
+SELECT sum(n) AS s FROM empties GROUP BY GROUPING SETS ((), (), ())
+SELECT l.id, x.one FROM lefts l, (SELECT 1 AS one FROM rights GROUP BY ()) x`},
 }
 
 func TestFound(t *testing.T) {

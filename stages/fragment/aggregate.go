@@ -369,7 +369,7 @@ func (a *assembly) final(q analysis.Node, keys []analysis.Node, sets [][]int, co
 	for i, item := range out.List("select_list") {
 		item["alias"] = columns[i].Name
 	}
-	var groups, set []any
+	groups, set := []any{}, []any{}
 	for i := range keys {
 		groups = append(groups, columnRef(fmt.Sprintf("__kq_g%d", i)))
 	}
@@ -381,7 +381,7 @@ func (a *assembly) final(q analysis.Node, keys []analysis.Node, sets [][]int, co
 		}
 		all = append(all, set)
 	}
-	if len(keys) == 0 {
+	if len(keys) == 0 && !hasGroups(q) {
 		groups, all = []any{}, []any{}
 	}
 	out["group_expressions"], out["group_sets"], out["aggregate_handling"] = groups, all, "STANDARD_HANDLING"

@@ -252,7 +252,7 @@ func simple(q analysis.Node) bool {
 	if q.Str("type") != "SELECT_NODE" || len(q.List("modifiers")) > 0 {
 		return false
 	}
-	return len(q.List("group_expressions")) == 0 && !q.Has("having") && q.Str("aggregate_handling") == "STANDARD_HANDLING"
+	return !hasGroups(q) && !q.Has("having") && q.Str("aggregate_handling") == "STANDARD_HANDLING"
 }
 
 // single proves one relation of a FROM clause that is not an inner join.

@@ -32,9 +32,15 @@ func (p *prover) collect(v any, s *selection) {
 	})
 }
 
+// hasGroups reports whether there is a GROUP BY, be it one by nothing.
+func hasGroups(n analysis.Node) bool {
+	sets, _ := n["group_sets"].([]any)
+	return len(n.List("group_expressions")) > 0 || len(sets) > 0
+}
+
 // grouped reports whether a SELECT node groups.
 func grouped(n analysis.Node, s *selection) bool {
-	return len(s.aggregates) > 0 || len(n.List("group_expressions")) > 0 || n.Has("having") || n.Str("aggregate_handling") == "FORCE_AGGREGATES"
+	return len(s.aggregates) > 0 || hasGroups(n) || n.Has("having") || n.Str("aggregate_handling") == "FORCE_AGGREGATES"
 }
 
 // groupKeys are the expressions that a SELECT node groups by, resolved.
@@ -149,7 +155,7 @@ func (p *prover) grouping(n analysis.Node, s *selection, sc *scope, selected []a
 		if len(s.aggregates) > 0 {
 			at = s.aggregates[0]
 		}
-		if len(keys) == 0 {
+		if len(keys) == 0 && len(s.aggregates) > 0 {
 			return nil, fail(at, "%s is an aggregate over all rows", shown(at))
 		}
 		return nil, fail(at, "GROUP BY brings together rows of the whole input")
