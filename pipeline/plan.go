@@ -120,6 +120,22 @@ func (c *compiler) decide(n *stageNode) {
 		words.Stage = n.Name
 		n.reason, n.words = why, words
 	}
+	if n.driver == "" {
+		n.bytes = c.inputBytes(n)
+	}
+}
+
+// inputBytes is a guess at the size of what n computes from all of its inputs:
+// as much as they have; -1 when that is unknown.
+func (c *compiler) inputBytes(n *stageNode) (total int64) {
+	for _, t := range n.st.Tables {
+		bytes, _ := c.size(c.rels[fold(t.Name)])
+		if bytes < 0 {
+			return -1
+		}
+		total += bytes
+	}
+	return total
 }
 
 func (c *compiler) othersSmall(n *stageNode, driver TableRef) bool {
