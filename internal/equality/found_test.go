@@ -18,6 +18,11 @@ SELECT 1 AS one FROM empties GROUP BY ()
 SELECT count(*) FROM lefts GROUP BY GROUPING SETS ((), ())
 SELECT sum(n) AS s FROM empties GROUP BY GROUPING SETS ((), (), ())
 SELECT l.id, x.one FROM lefts l, (SELECT 1 AS one FROM rights GROUP BY ()) x`},
+	{"asof-using", `
+SELECT l.id, r.n FROM (SELECT DISTINCT id, k FROM lefts WHERE k IS NOT NULL) l ASOF JOIN (SELECT k, min(n) AS n FROM rights WHERE k IS NOT NULL GROUP BY k) r USING (k)
+SELECT l.id, r.n FROM (SELECT id, g, k FROM lefts WHERE k IS NOT NULL) l ASOF LEFT JOIN (SELECT g, k, min(n) AS n FROM rights WHERE k IS NOT NULL GROUP BY g, k) r USING (g, k)
+SELECT id, k, g, n2 FROM (SELECT id, g, k FROM lefts WHERE k IS NOT NULL) l ASOF LEFT JOIN (SELECT g, k, min(n) AS n2 FROM rights WHERE k IS NOT NULL GROUP BY g, k) r USING (g, k)
+SELECT * FROM (SELECT id, g, k FROM lefts WHERE k IS NOT NULL) l ASOF LEFT JOIN (SELECT min(n) AS n, g, k FROM rights WHERE k IS NOT NULL GROUP BY g, k) r USING (g, k)`},
 }
 
 func TestFound(t *testing.T) {

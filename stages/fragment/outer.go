@@ -51,10 +51,13 @@ func (p *prover) join(n analysis.Node, sc *scope, with *cte) (*group, *failure) 
 		return nil, fail(n, "the columns of a NATURAL JOIN are not known")
 	}
 	var equal [][2]*col
-	for _, name := range names {
+	for i, name := range names {
 		l, r := visible(left.items, name), visible(right.items, name)
 		if l == nil || r == nil {
 			return nil, fail(n, "the columns of USING are not known")
+		}
+		if n.Str("ref_type") == "ASOF" && i == len(names)-1 {
+			break // an inequality
 		}
 		equal = append(equal, [2]*col{l, r})
 	}
