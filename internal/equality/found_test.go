@@ -23,6 +23,12 @@ SELECT l.id, r.n FROM (SELECT DISTINCT id, k FROM lefts WHERE k IS NOT NULL) l A
 SELECT l.id, r.n FROM (SELECT id, g, k FROM lefts WHERE k IS NOT NULL) l ASOF LEFT JOIN (SELECT g, k, min(n) AS n FROM rights WHERE k IS NOT NULL GROUP BY g, k) r USING (g, k)
 SELECT id, k, g, n2 FROM (SELECT id, g, k FROM lefts WHERE k IS NOT NULL) l ASOF LEFT JOIN (SELECT g, k, min(n) AS n2 FROM rights WHERE k IS NOT NULL GROUP BY g, k) r USING (g, k)
 SELECT * FROM (SELECT id, g, k FROM lefts WHERE k IS NOT NULL) l ASOF LEFT JOIN (SELECT min(n) AS n, g, k FROM rights WHERE k IS NOT NULL GROUP BY g, k) r USING (g, k)`},
+	{"aggregates-of-the-query-around", `
+SELECT (SELECT sum(l.n)) AS s FROM lefts l
+SELECT (SELECT count(*) FROM rights r WHERE r.k = max(l.k)) AS s FROM lefts l
+SELECT g, (SELECT sum(l.n) + max(r.n) FROM rights r WHERE r.g = l.g) AS s FROM lefts l GROUP BY g
+SELECT g FROM lefts l GROUP BY g HAVING EXISTS (SELECT 1 FROM rights r WHERE r.k = l.g AND r.n > min(l.n))
+SELECT id, (SELECT sum(r.n + l.n) FROM rights r WHERE r.k = l.k) AS s FROM lefts l`},
 }
 
 func TestFound(t *testing.T) {

@@ -225,8 +225,11 @@ func (p *prover) exprs(v any, sc *scope, with *cte, conjunct analysis.Node) *fai
 			}
 			return false
 		case "FUNCTION":
-			if c := p.a.Call(p.ctx, n); !c.Aggregate && c.Reason != "" {
+			switch c := p.a.Call(p.ctx, n); {
+			case !c.Aggregate && c.Reason != "":
 				f = fail(n, "%s", c.Reason)
+			case c.Aggregate && sc.outer != nil && p.outside(n, sc):
+				f = fail(n, "%s is an aggregate of the query around it", shown(n))
 			}
 		}
 		return true
@@ -250,6 +253,23 @@ func lambdaNames(n analysis.Node) (names []string) {
 		}
 	}
 	return names
+}
+
+// outside reports whether an aggregate may be over columns of the queries around
+// alone: then it is theirs, and they group by it.
+func (p *prover) outside(call analysis.Node, sc *scope) bool {
+	named, own := false, false
+	analysis.Walk(call, func(n analysis.Node) bool {
+		if n.Str("class") == "COLUMN_REF" {
+			named = true
+			if _, it, depth := sc.lookup(columnNames(n)); depth == 0 && it != nil {
+				own = true
+			}
+			p.reference(n, sc)
+		}
+		return true
+	})
+	return named && !own
 }
 
 // reference notes which scope a column stands in.
