@@ -29,6 +29,14 @@ SELECT (SELECT count(*) FROM rights r WHERE r.k = max(l.k)) AS s FROM lefts l
 SELECT g, (SELECT sum(l.n) + max(r.n) FROM rights r WHERE r.g = l.g) AS s FROM lefts l GROUP BY g
 SELECT g FROM lefts l GROUP BY g HAVING EXISTS (SELECT 1 FROM rights r WHERE r.k = l.g AND r.n > min(l.n))
 SELECT id, (SELECT sum(r.n + l.n) FROM rights r WHERE r.k = l.k) AS s FROM lefts l`},
+	{"windows-above-grouping-sets", `
+SELECT l.k, rank() OVER (PARTITION BY l.k ORDER BY median(l.n)) AS r FROM lefts l JOIN rights r ON l.k = r.k GROUP BY GROUPING SETS ((l.k), (r.k))
+SELECT DISTINCT ON (l.k) l.k, 1 AS one FROM lefts l JOIN rights r ON l.k = r.k GROUP BY GROUPING SETS ((l.k), (r.k))
+SELECT DISTINCT l.k FROM lefts l JOIN rights r ON l.k = r.k GROUP BY GROUPING SETS ((l.k), (r.k))
+SELECT l.k, median(r.n) AS m FROM lefts l JOIN rights r ON l.k = r.k GROUP BY GROUPING SETS ((l.k), (r.k)) QUALIFY count(*) OVER (PARTITION BY l.k) > 1`},
+	{"pinned-below-a-divided-query", `
+SELECT l.id, y.c FROM lefts l, LATERAL (SELECT x.k, count(*) AS c FROM (SELECT r.k FROM rights r WHERE r.k = l.k) x, middles m GROUP BY x.k) y WHERE l.k = y.k AND EXISTS (SELECT 1 FROM middles m2 WHERE m2.k = l.k)
+SELECT l.id, y.c FROM lefts l, LATERAL (SELECT DISTINCT x.k, m.g AS c FROM (SELECT r.k FROM rights r WHERE r.k = l.k) x, middles m) y WHERE l.k = y.k AND l.k IN (SELECT k FROM middles)`},
 }
 
 func TestFound(t *testing.T) {

@@ -246,7 +246,7 @@ func (p *prover) plain(exprs []analysis.Node, sc *scope, selected []analysis.Nod
 	for i, e := range exprs {
 		e = dereference(e, sc, selected)
 		if e.Str("class") == "COLUMN_REF" {
-			if c, _, depth := sc.lookup(columnNames(e)); depth == 0 {
+			if c, _, depth := sc.lookup(columnNames(e)); depth == 0 && !sc.lost[c] {
 				out[i] = c
 			}
 		}

@@ -49,6 +49,8 @@ type scope struct {
 	parted bool
 	// names are select aliases and lambda parameters.
 	names map[string]bool
+	// lost are columns that some grouping set leaves out: NULL there.
+	lost map[*col]bool
 	// correlated: something inside names a column of a scope around.
 	correlated bool
 }

@@ -42,6 +42,7 @@ func (p *prover) selectNode(n analysis.Node, sc *scope, with *cte) (*relation, *
 		}
 	}
 	lost, f := p.grouping(n, s, sc, selected)
+	sc.lost = lost
 	if f == nil {
 		f = p.windows(s, sc, selected)
 	}
@@ -50,6 +51,11 @@ func (p *prover) selectNode(n analysis.Node, sc *scope, with *cte) (*relation, *
 	}
 	r := p.output(selected, sc, lost)
 	r.parted = sc.parted
+	if !r.parted { // what pins its rows to a bucket is a query around it
+		for _, c := range r.cols {
+			c.tag = -1
+		}
+	}
 	return r, nil
 }
 
