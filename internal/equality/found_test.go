@@ -37,6 +37,11 @@ SELECT l.k, median(r.n) AS m FROM lefts l JOIN rights r ON l.k = r.k GROUP BY GR
 	{"pinned-below-a-divided-query", `
 SELECT l.id, y.c FROM lefts l, LATERAL (SELECT x.k, count(*) AS c FROM (SELECT r.k FROM rights r WHERE r.k = l.k) x, middles m GROUP BY x.k) y WHERE l.k = y.k AND EXISTS (SELECT 1 FROM middles m2 WHERE m2.k = l.k)
 SELECT l.id, y.c FROM lefts l, LATERAL (SELECT DISTINCT x.k, m.g AS c FROM (SELECT r.k FROM rights r WHERE r.k = l.k) x, middles m) y WHERE l.k = y.k AND l.k IN (SELECT k FROM middles)`},
+	{"names-in-nested-joins", `
+SELECT x.a, y.b, z.c FROM (SELECT k AS a, k AS b FROM lefts) x JOIN ((SELECT g AS b FROM middles) y JOIN (SELECT k AS c FROM rights) z ON b = c) ON true
+SELECT x.a, y.b, z.c FROM (SELECT k AS a, k AS b FROM lefts) x JOIN ((SELECT k AS b FROM middles) y JOIN (SELECT k AS c FROM rights) z ON b = c) ON x.a = y.b
+SELECT x.a, y.b, z.c FROM (SELECT k AS a, k AS b FROM lefts) x JOIN ((SELECT g AS b FROM middles) y LEFT JOIN (SELECT k AS c FROM rights) z ON b = c) ON x.a = z.c
+SELECT x.a, y.b, z.c FROM (SELECT k AS a, k AS b FROM lefts) x LEFT JOIN ((SELECT g AS b, k FROM middles) y JOIN (SELECT k AS c FROM rights) z ON b = c) ON x.b = z.c AND x.a > y.k`},
 }
 
 func TestFound(t *testing.T) {

@@ -25,7 +25,6 @@ func (g *group) cols() (all []*col) {
 type cluster struct {
 	groups []*group
 	equal  [][2]*col
-	conds  []analysis.Node
 }
 
 // from proves a FROM clause and makes its relations known to sc. where are the
@@ -83,14 +82,32 @@ func (p *prover) flatten(n analysis.Node, sc *scope, with *cte, c *cluster) *fai
 		c.equal = append(c.equal, [2]*col{l, r})
 		hide(sc.items[middle:], name)
 	}
-	cond := conjuncts(n.Child("condition"))
-	c.conds = append(c.conds, cond...)
-	for _, e := range cond {
+	// Its condition sees what it joins and nothing else of this FROM.
+	all := sc.items
+	sc.items = all[start:]
+	defer func() { sc.items = all }()
+	for _, e := range conjuncts(n.Child("condition")) {
+		if l, r := p.equal(e, sc); l != nil {
+			c.equal = append(c.equal, [2]*col{l, r})
+		}
 		if f := p.exprs(e, sc, with, e); f != nil {
 			return f
 		}
 	}
 	return nil
+}
+
+// equal are the plain columns of sc that a condition equates, if it does.
+func (p *prover) equal(e analysis.Node, sc *scope) (left, right *col) {
+	if e.Str("type") != "COMPARE_EQUAL" {
+		return nil, nil
+	}
+	a, _, x := p.column(e.Child("left"), sc)
+	b, _, y := p.column(e.Child("right"), sc)
+	if a == nil || b == nil || x != 0 || y != 0 {
+		return nil, nil
+	}
+	return a, b
 }
 
 // using lists the columns that a join merges.
@@ -163,12 +180,7 @@ func (p *prover) equate(u classes, cols []*col, equal [][2]*col, conds []analysi
 		add(e[0], e[1])
 	}
 	for _, e := range conds {
-		if e.Str("type") != "COMPARE_EQUAL" {
-			continue
-		}
-		a, _, x := p.column(e.Child("left"), sc)
-		b, _, y := p.column(e.Child("right"), sc)
-		if a != nil && b != nil && x == 0 && y == 0 && slices.Contains(cols, a) && slices.Contains(cols, b) {
+		if a, b := p.equal(e, sc); a != nil && slices.Contains(cols, a) && slices.Contains(cols, b) {
 			add(a, b)
 		}
 	}
@@ -187,7 +199,7 @@ func (p *prover) unify(n analysis.Node, c *cluster, sc *scope, where []analysis.
 	}
 	out.parted = len(parted) > 0
 	u := classes{}
-	p.equate(u, out.cols(), c.equal, append(slices.Clone(c.conds), where...), sc)
+	p.equate(u, out.cols(), c.equal, where, sc)
 	// A divided group that meets others without an equality in the key.
 	for i := range p.comps {
 		if len(parted) == 0 {

@@ -56,6 +56,14 @@ func (s *splitter) peelJoin(q analysis.Node) (bool, error) {
 		return false, nil
 	}
 	conds = append(conds, conjuncts(q.Child("where_clause"))...)
+	for _, c := range conds { // they will see other relations than where they stand
+		analysis.Walk(c, func(n analysis.Node) bool {
+			if r, found := p.refs[reflect.ValueOf(n).Pointer()]; found && r.c != nil && r.c.name != "" && r.it.alias != "" {
+				n["column_names"] = []any{r.it.alias, r.c.name}
+			}
+			return true
+		})
+	}
 	names := mentioned(q)
 	for i := range all {
 		for _, t := range s.tablesOf(all[i].node) {

@@ -63,11 +63,16 @@ func (p *prover) join(n analysis.Node, sc *scope, with *cte) (*group, *failure) 
 	}
 	cond := conjuncts(n.Child("condition"))
 	u := classes{}
+	all := sc.items
+	sc.items = all[start:] // its condition sees nothing else
 	p.equate(u, append(left.cols(), right.cols()...), equal, cond, sc)
 	for _, e := range cond {
-		if f := p.exprs(e, sc, with, nil); f != nil {
-			return nil, f
+		if f = p.exprs(e, sc, with, nil); f != nil {
+			break
 		}
+	}
+	if sc.items = all; f != nil {
+		return nil, f
 	}
 	linked := p.linked(u, left, right)
 	out := &group{items: append(slices.Clone(left.items), right.items...), parted: left.parted || right.parted}
