@@ -42,6 +42,23 @@ SELECT x.a, y.b, z.c FROM (SELECT k AS a, k AS b FROM lefts) x JOIN ((SELECT g A
 SELECT x.a, y.b, z.c FROM (SELECT k AS a, k AS b FROM lefts) x JOIN ((SELECT k AS b FROM middles) y JOIN (SELECT k AS c FROM rights) z ON b = c) ON x.a = y.b
 SELECT x.a, y.b, z.c FROM (SELECT k AS a, k AS b FROM lefts) x JOIN ((SELECT g AS b FROM middles) y LEFT JOIN (SELECT k AS c FROM rights) z ON b = c) ON x.a = z.c
 SELECT x.a, y.b, z.c FROM (SELECT k AS a, k AS b FROM lefts) x LEFT JOIN ((SELECT g AS b, k FROM middles) y JOIN (SELECT k AS c FROM rights) z ON b = c) ON x.b = z.c AND x.a > y.k`},
+	{"columns-by-position", `
+SELECT a, median(q) FROM (SELECT l.id AS q, * FROM lefts l FULL JOIN rights r USING (k)) t(q, a, b, c, d, e, f) GROUP BY a
+SELECT a, median(b) FROM (SELECT * FROM (SELECT g, k FROM lefts) l FULL JOIN (SELECT n, k FROM rights) r USING (k)) t(a, b, c) GROUP BY a
+SELECT b, median(a) FROM (SELECT * FROM (SELECT g, k FROM lefts) l FULL JOIN (SELECT n, k FROM rights) r USING (k)) t(a, b, c) GROUP BY b
+SELECT c, median(b) FROM (SELECT * FROM (SELECT g, k FROM lefts) l RIGHT JOIN (SELECT n, k FROM rights) r USING (k)) t(a, b, c) GROUP BY c
+SELECT *, median(n) OVER (PARTITION BY n % 3) AS m FROM (SELECT g, k FROM lefts) l RIGHT JOIN (SELECT n, k FROM rights) r USING (k)
+SELECT *, median(n) OVER (PARTITION BY n % 3) AS m FROM (SELECT g, k FROM lefts) l FULL JOIN (SELECT n, k FROM rights) r USING (k)
+SELECT *, median(n) OVER (PARTITION BY n % 3) AS m FROM (SELECT g, k FROM lefts) l NATURAL RIGHT JOIN (SELECT n, k FROM rights) r
+SELECT *, median(n) OVER (PARTITION BY n % 3) AS m FROM (SELECT g, k FROM lefts) l RIGHT JOIN ((SELECT n, k FROM rights) r RIGHT JOIN (SELECT o, k FROM middles) m USING (k)) USING (k)
+SELECT * FROM (SELECT g, k FROM lefts) l FULL JOIN (SELECT n, k FROM rights) r USING (k) FULL JOIN (SELECT o, k FROM middles) m USING (k) EXCEPT SELECT g, k, n, o FROM rights
+SELECT a, median(b) FROM (SELECT * EXCLUDE (id, kb, ku, kd, kd4, kh, kx, kf, s, z, dt, ts, huge, n, far, o, k), k FROM lefts) t(a, b) GROUP BY a
+SELECT k, median(n2) FROM (SELECT * EXCLUDE (n), n AS n2, g AS k FROM lefts) GROUP BY k
+SELECT b, median(c) FROM (SELECT COLUMNS('^(g|n)$') + 0 AS x, k FROM lefts) t(a, b, c) GROUP BY b
+SELECT b, count(DISTINCT c) FROM (SELECT unnest(st) AS x, k FROM kinds) t(a, b, c) GROUP BY b
+SELECT a, median(c) FROM (SELECT st.*, k FROM kinds) t(a, b, c) GROUP BY a
+SELECT b, count(DISTINCT c) FROM (SELECT st.*, k FROM kinds) t(a, b, c) GROUP BY b
+WITH t(a, b, c) AS (SELECT st.*, k FROM kinds) SELECT b, count(DISTINCT c) FROM t GROUP BY b`},
 }
 
 func TestFound(t *testing.T) {

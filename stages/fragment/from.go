@@ -80,6 +80,7 @@ func (p *prover) flatten(n analysis.Node, sc *scope, with *cte, c *cluster) *fai
 			return fail(n, "the columns of USING are not known")
 		}
 		c.equal = append(c.equal, [2]*col{l, r})
+		sc.merge(r)
 		hide(sc.items[middle:], name)
 	}
 	// Its condition sees what it joins and nothing else of this FROM.
@@ -310,16 +311,28 @@ func (p *prover) single(n analysis.Node, sc *scope, with *cte) (*group, *failure
 	if f != nil {
 		return nil, f
 	}
-	it.cols, it.opaque = r.cols, r.opaque
 	raw, _ := n["column_name_alias"].([]any)
+	names := make([]string, len(raw))
 	for i, a := range raw {
-		if s, _ := a.(string); i < len(it.cols) {
-			it.cols[i].name = strings.ToLower(s)
-		}
+		names[i], _ = a.(string)
 	}
+	r.rename(names)
+	it.cols, it.opaque = r.cols, r.opaque
 	g.parted = r.parted
 	sc.items = append(sc.items, it)
 	return g, nil
+}
+
+// rename gives the first columns other names.
+func (r *relation) rename(names []string) {
+	if r.vague && len(names) > 0 {
+		r.cols, r.opaque = nil, true
+	}
+	for i, name := range names {
+		if i < len(r.cols) {
+			r.cols[i].name = strings.ToLower(name)
+		}
+	}
 }
 
 // common proves a reference to what WITH defines.
@@ -339,11 +352,7 @@ func (p *prover) common(c *cte, sc *scope) (*relation, *failure) {
 	if why := p.a.Unstable(p.ctx, c.query); why != "" && p.anyParted() {
 		return nil, fail(lead(c.query), "%s", why)
 	}
-	for i, a := range c.aliases {
-		if i < len(r.cols) {
-			r.cols[i].name = a
-		}
-	}
+	r.rename(c.aliases)
 	return r, nil
 }
 

@@ -56,6 +56,9 @@ func (p *prover) join(n analysis.Node, sc *scope, with *cte) (*group, *failure) 
 		if l == nil || r == nil {
 			return nil, fail(n, "the columns of USING are not known")
 		}
+		if kind != "SEMI" && kind != "ANTI" {
+			sc.merge(r)
+		}
 		if n.Str("ref_type") == "ASOF" && i == len(names)-1 {
 			break // an inequality
 		}
@@ -92,6 +95,9 @@ func (p *prover) join(n analysis.Node, sc *scope, with *cte) (*group, *failure) 
 		sc.items = sc.items[:middle]
 		out.items = left.items
 	case "RIGHT":
+		for _, e := range equal {
+			sc.show(e[0], e[1])
+		}
 		for _, name := range names {
 			hide(left.items, name)
 		}
@@ -106,6 +112,7 @@ func (p *prover) join(n analysis.Node, sc *scope, with *cte) (*group, *failure) 
 				c.tag, c.exact = e[0].tag, true
 			}
 			merged.cols = append(merged.cols, c)
+			sc.show(e[0], c)
 			hide(left.items, c.name)
 			hide(right.items, c.name)
 		}

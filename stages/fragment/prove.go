@@ -83,6 +83,7 @@ type relation struct {
 	parted bool
 	cols   []*col
 	opaque bool
+	vague  bool // nobody knows which of cols stands where
 }
 
 func fail(n analysis.Node, format string, args ...any) *failure {
@@ -275,13 +276,13 @@ func (p *prover) setOperation(n analysis.Node, sc *scope, with *cte) (*relation,
 		rels = append(rels, r)
 	}
 	name := strings.ReplaceAll(n.Str("setop_type"), "_", " ")
-	out := &relation{parted: parted > 0, opaque: rels[0].opaque}
+	out := &relation{parted: parted > 0, opaque: rels[0].opaque, vague: rels[0].vague}
 	all := n.Flag("setop_all") && n.Str("setop_type") == "UNION"
 	byName := n.Str("setop_type") == "UNION_BY_NAME"
 	for i, c := range rels[0].cols {
 		merged := &col{name: c.name, typ: c.typ, from: c.from, tag: c.tag, exact: c.exact}
 		for _, r := range rels[1:] {
-			if byName || r.opaque || len(r.cols) != len(rels[0].cols) || common([]string{c.typ, r.cols[i].typ}) == "" {
+			if byName || r.opaque || out.vague || len(r.cols) != len(rels[0].cols) || common([]string{c.typ, r.cols[i].typ}) == "" {
 				merged.tag, merged.typ, merged.from = -1, "", base{}
 				continue
 			}

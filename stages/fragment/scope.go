@@ -2,6 +2,7 @@ package fragment
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -49,6 +50,8 @@ type scope struct {
 	parted bool
 	// names are select aliases and lambda parameters.
 	names map[string]bool
+	// shows are the columns that a star shows in the place of merged ones.
+	shows map[*col]*col
 	// lost are columns that some grouping set leaves out: NULL there.
 	lost map[*col]bool
 	// correlated: something inside names a column of a scope around.
@@ -70,6 +73,19 @@ func (sc *scope) lookup(names []string) (c *col, it *item, depth int) {
 		depth++
 	}
 	return nil, nil, -1
+}
+
+// show lets a star show a column where another one stands.
+func (sc *scope) show(at, c *col) {
+	if sc.shows == nil {
+		sc.shows = map[*col]*col{}
+	}
+	sc.shows[at] = c
+}
+
+// merge lets no star show the column that USING merges into one on its left.
+func (sc *scope) merge(c *col) {
+	maps.DeleteFunc(sc.shows, func(_, shown *col) bool { return shown == c })
 }
 
 func (sc *scope) local(names []string) (c *col, it *item, found, unsure bool) {

@@ -109,6 +109,9 @@ func (p *prover) output(selected []analysis.Node, sc *scope, lost map[*col]bool)
 	r := &relation{}
 	add := func(name string, c *col) {
 		out := &col{name: strings.ToLower(name), tag: -1}
+		if r.vague { // an unknown column before may have the name
+			defer func() { out.name, r.opaque = "", true }()
+		}
 		if c != nil {
 			out.typ, out.from, out.tag, out.exact = c.typ, c.from, c.tag, c.exact
 			if name == "" {
@@ -126,7 +129,7 @@ func (p *prover) output(selected []analysis.Node, sc *scope, lost map[*col]bool)
 		case "STAR":
 			cols, ok := expand(e, sc)
 			if !ok {
-				r.opaque = true
+				r.opaque, r.vague = true, true
 			}
 			for _, c := range cols {
 				add("", c)
@@ -144,9 +147,22 @@ func (p *prover) output(selected []analysis.Node, sc *scope, lost map[*col]bool)
 			add(name, c)
 		default:
 			add(e.Str("alias"), nil)
+			if several(e) {
+				r.opaque, r.vague = true, true
+			}
 		}
 	}
 	return r
+}
+
+// several reports whether a select item may be more than one column.
+func several(e analysis.Node) (found bool) {
+	analysis.Walk(e, func(n analysis.Node) bool {
+		name := strings.ToLower(n.Str("function_name"))
+		found = found || n.Str("class") == "STAR" || n.Str("class") == "FUNCTION" && (name == "unnest" || name == "unlist")
+		return !found && n.Str("class") != "SUBQUERY"
+	})
+	return found
 }
 
 // expand lists the columns of a plain star, or reports that it isn't one.
@@ -160,20 +176,32 @@ func expand(e analysis.Node, sc *scope) (cols []*col, ok bool) {
 		return nil, false
 	}
 	of := strings.ToLower(e.Str("relation_name"))
-	ok = true
+	known := false
+	elsewhere := map[*col]bool{}
+	for _, c := range sc.shows {
+		elsewhere[c] = true
+	}
 	for _, it := range sc.items {
 		if of != "" && it.alias != of {
 			continue
 		}
-		ok = ok && !it.opaque
+		known, ok = true, (ok || !known) && !it.opaque
 		for _, c := range it.cols {
-			if of == "" && it.hidden[c.name] {
+			switch {
+			case of != "":
+			case elsewhere[c]:
+				continue
+			case sc.shows[c] != nil:
+				for sc.shows[c] != nil {
+					c = sc.shows[c]
+				}
+			case it.hidden[c.name]:
 				continue
 			}
 			cols = append(cols, c)
 		}
 	}
-	return cols, ok
+	return cols, ok // not of the fields of a struct
 }
 
 // conjuncts splits a condition at its ANDs.
