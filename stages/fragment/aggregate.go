@@ -369,13 +369,13 @@ func (a *assembly) final(q analysis.Node, keys []analysis.Node, sets [][]int, co
 	for i, item := range out.List("select_list") {
 		item["alias"] = columns[i].Name
 	}
-	groups, set := []any{}, []any{}
+	groups := []any{}
 	for i := range keys {
 		groups = append(groups, columnRef(fmt.Sprintf("__kq_g%d", i)))
 	}
 	all := []any{}
 	for _, members := range sets {
-		set = []any{}
+		set := []any{}
 		for _, m := range members {
 			set = append(set, json.Number(strconv.Itoa(m)))
 		}

@@ -180,10 +180,22 @@ func TestOuterJoinsEndEquality(t *testing.T) {
 
 func TestCommonType(t *testing.T) {
 	for _, c := range []struct{ types, want string }{
-		{"INTEGER INTEGER", "INTEGER"}, {"INTEGER BIGINT", "BIGINT"}, {"INTEGER UBIGINT", "HUGEINT"}, {"INTEGER HUGEINT", "HUGEINT"},
-		{"DECIMAL(9,2) DECIMAL(12,3)", "DECIMAL(38,3)"}, {"DECIMAL(9,2) INTEGER", "DECIMAL(38,2)"}, {"DECIMAL(38,30) BIGINT", ""},
-		{"INTEGER DOUBLE", ""}, {"FLOAT DOUBLE", ""}, {"DATE TIMESTAMP", "TIMESTAMP"}, {"TIMESTAMP TIMESTAMP_NS", ""},
-		{"VARCHAR ENUM('a','b')", "VARCHAR"}, {"VARCHAR INTEGER", ""}, {"INTEGER[] INTEGER[]", ""}, {"INTERVAL INTERVAL", ""}, {"UUID UUID", "UUID"},
+		{"INTEGER INTEGER", "INTEGER"},
+		{"INTEGER BIGINT", "BIGINT"},
+		{"INTEGER UBIGINT", "HUGEINT"},
+		{"INTEGER HUGEINT", "HUGEINT"},
+		{"DECIMAL(9,2) DECIMAL(12,3)", "DECIMAL(38,3)"},
+		{"DECIMAL(9,2) INTEGER", "DECIMAL(38,2)"},
+		{"DECIMAL(38,30) BIGINT", ""},
+		{"INTEGER DOUBLE", ""},
+		{"FLOAT DOUBLE", ""},
+		{"DATE TIMESTAMP", "TIMESTAMP"},
+		{"TIMESTAMP TIMESTAMP_NS", ""},
+		{"VARCHAR ENUM('a','b')", "VARCHAR"},
+		{"VARCHAR INTEGER", ""},
+		{"INTEGER[] INTEGER[]", ""},
+		{"INTERVAL INTERVAL", ""},
+		{"UUID UUID", "UUID"},
 	} {
 		if got := common(strings.Fields(c.types)); got != c.want {
 			t.Errorf("common(%s) = %q, want %q", c.types, got, c.want)

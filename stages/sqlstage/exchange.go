@@ -316,7 +316,7 @@ func (c *cause) Unwrap() error { return c.behind }
 // rows of a bucket together. The key is computed from the columns as they are,
 // not as they are stored.
 func (s *Session) routed(columns, from string, r *pipeline.Route) string {
-	bucket := "0"
+	var bucket string
 	switch {
 	case r.Sort != "" && len(s.bounds) > 0:
 		from = fmt.Sprintf("(SELECT *, %s AS %s FROM %s)", r.Sort, orderColumn, from)
