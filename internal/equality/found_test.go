@@ -59,6 +59,24 @@ SELECT b, count(DISTINCT c) FROM (SELECT unnest(st) AS x, k FROM kinds) t(a, b, 
 SELECT a, median(c) FROM (SELECT st.*, k FROM kinds) t(a, b, c) GROUP BY a
 SELECT b, count(DISTINCT c) FROM (SELECT st.*, k FROM kinds) t(a, b, c) GROUP BY b
 WITH t(a, b, c) AS (SELECT st.*, k FROM kinds) SELECT b, count(DISTINCT c) FROM t GROUP BY b`},
+	{"aliases-in-order-and-distinct-on", `
+SELECT DISTINCT ON (k) g AS k, id FROM lefts ORDER BY k, id
+SELECT DISTINCT ON (k) g AS k FROM lefts
+SELECT DISTINCT ON (k) k AS k, 1 AS one FROM lefts
+SELECT DISTINCT ON (k) r.k AS k, 1 AS one FROM lefts l LEFT JOIN (SELECT DISTINCT k, g FROM rights WHERE g = 2) r ON l.k = r.k
+SELECT DISTINCT ON (k) g AS k, count(*) > 0 AS c FROM lefts GROUP BY g, k
+SELECT g AS k, n AS g, id FROM lefts ORDER BY k, g, lefts.id
+SELECT count(*), sum(a), sum(b) FROM (SELECT *, g AS k FROM (SELECT id, k FROM lefts) x JOIN (SELECT id, g FROM lefts) y USING (id) ORDER BY k, id LIMIT 7) t(a, b)
+SELECT DISTINCT ON (k) r.k, 1 AS one FROM lefts l LEFT JOIN (SELECT DISTINCT k, g FROM rights WHERE g = 2) r USING (k)
+SELECT DISTINCT ON (k) r.* FROM lefts l LEFT JOIN (SELECT DISTINCT k FROM rights WHERE g = 2) r USING (k)
+SELECT count(*), sum(b), sum(c) FROM (SELECT r.k, l.k, l.id FROM lefts l LEFT JOIN (SELECT DISTINCT k FROM rights WHERE g = 2) r USING (k) ORDER BY k, l.id LIMIT 9) t(a, b, c)
+SELECT *, g + 1 AS h FROM lefts ORDER BY h, id
+SELECT count(*), sum(a), sum(b) FROM (SELECT k AS x, g AS x FROM lefts ORDER BY x, lefts.id LIMIT 9) t(a, b)
+SELECT count(*), sum(a), sum(b) FROM (SELECT k, g AS k FROM lefts ORDER BY k, lefts.id LIMIT 9) t(a, b)
+SELECT r.k, l.id, r.id AS r FROM lefts l LEFT JOIN rights r USING (k) ORDER BY k, l.id, r.id
+SELECT r.* FROM (SELECT id AS i, k FROM lefts) l LEFT JOIN (SELECT k, id FROM rights) r USING (k) ORDER BY k, i, id
+SELECT count(*), sum(id) FROM (SELECT id FROM lefts ORDER BY id LIMIT 3.7)
+SELECT id FROM lefts ORDER BY id LIMIT 9223372036854775807 OFFSET 5`},
 }
 
 func TestFound(t *testing.T) {

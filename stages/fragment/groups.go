@@ -96,8 +96,7 @@ func constant(e analysis.Node) bool {
 func dereference(e analysis.Node, sc *scope, selected []analysis.Node) analysis.Node {
 	switch e.Str("class") {
 	case "CONSTANT":
-		num, ok := e.Child("value")["value"].(json.Number)
-		if i, err := num.Int64(); ok && err == nil && i >= 1 && int(i) <= len(selected) && !hasStar(selected) {
+		if i, ok := integer(e); ok && i >= 1 && int(i) <= len(selected) && !slices.ContainsFunc(selected, several) {
 			return selected[i-1]
 		}
 	case "COLUMN_REF":

@@ -1,7 +1,6 @@
 package fragment
 
 import (
-	"encoding/json"
 	"fmt"
 	"slices"
 	"strconv"
@@ -197,9 +196,8 @@ func limits(m analysis.Node) (limit, offset int64, ok bool) {
 		if e == nil {
 			return missing
 		}
-		num, isNumber := e.Child("value")["value"].(json.Number)
-		n, err := num.Int64()
-		ok = ok && e.Str("class") == "CONSTANT" && isNumber && err == nil && n >= 0
+		n, whole := integer(e)
+		ok = ok && whole && n >= 0 && n < 1<<62 // so that the sum of both is a number
 		return n
 	}
 	ok = true
@@ -220,9 +218,8 @@ func (s *splitter) orders(q, m analysis.Node, columns []pipeline.Column) (by, hi
 		target := ""
 		switch e.Str("class") {
 		case "CONSTANT":
-			num, isNumber := e.Child("value")["value"].(json.Number)
-			n, err := num.Int64()
-			if !isNumber || err != nil || n < 1 || int(n) > len(columns) {
+			n, whole := integer(e)
+			if !whole || n < 1 || int(n) > len(columns) {
 				return nil, nil, false
 			}
 			target = ident(columns[n-1].Name)
@@ -230,10 +227,12 @@ func (s *splitter) orders(q, m analysis.Node, columns []pipeline.Column) (by, hi
 			names := columnNames(e)
 			last := names[len(names)-1]
 			for _, c := range columns {
+				if len(names) == 1 && strings.EqualFold(c.Name, last+"_1") {
+					return nil, nil, false // which of two
+				}
 				// Qualified, it is a column of FROM, which a name of the result may hide.
 				if strings.EqualFold(c.Name, last) && (len(names) == 1 || len(names) == 2 && s.same(e, selected, last)) {
 					target = ident(c.Name)
-					break
 				}
 			}
 		}
@@ -266,6 +265,11 @@ func (s *splitter) orders(q, m analysis.Node, columns []pipeline.Column) (by, hi
 	return by, hidden, true
 }
 
+// aliased reports whether a select item has a name for its alias.
+func aliased(name string, selected []analysis.Node) bool {
+	return slices.ContainsFunc(selected, func(item analysis.Node) bool { return strings.EqualFold(item.Str("alias"), name) })
+}
+
 // same reports whether the select list has e itself, unrenamed, under name.
 func (s *splitter) same(e analysis.Node, selected []analysis.Node, name string) bool {
 	for _, item := range selected {
@@ -284,9 +288,7 @@ func mentionsAlias(e analysis.Node, selected []analysis.Node) (found bool) {
 			found = true
 		}
 		if names := columnNames(n); n.Str("class") == "COLUMN_REF" && len(names) == 1 {
-			for _, item := range selected {
-				found = found || strings.EqualFold(item.Str("alias"), names[0])
-			}
+			found = found || aliased(names[0], selected)
 		}
 		return true
 	})

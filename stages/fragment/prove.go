@@ -169,6 +169,13 @@ func (p *prover) wholeBelow(v any, sc *scope, with *cte, why string) (f *failure
 
 // modifiers proves ORDER BY, LIMIT and DISTINCT.
 func (p *prover) modifiers(n analysis.Node, r *relation, sc *scope, with *cte) *failure {
+	for _, e := range orderedBy(n) {
+		if _, ok := selectedAs(e, n.List("select_list")); !ok {
+			if _, it, _, unsure := sc.local(columnNames(e)); it != nil || unsure {
+				return fail(e, "%s may be a column or the name of another", columnNames(e)[0])
+			}
+		}
+	}
 	for _, m := range n.List("modifiers") {
 		if f := p.exprs(m, sc, with, nil); f != nil {
 			return f
@@ -176,13 +183,18 @@ func (p *prover) modifiers(n analysis.Node, r *relation, sc *scope, with *cte) *
 		kind := m.Str("type")
 		if kind == "DISTINCT_MODIFIER" {
 			targets := m.List("distinct_on_targets")
-			p.propose(r.cols, targets, sc)
-			if !r.parted {
-				continue
-			}
 			keys := r.cols
 			if len(targets) > 0 {
 				keys = p.plain(targets, sc, nil)
+				for i, e := range targets {
+					if at, ok := integer(e); ok && !r.vague && at >= 1 && int(at) <= len(r.cols) {
+						keys[i] = r.cols[at-1]
+					}
+				}
+			}
+			p.propose(keys, nil, sc)
+			if !r.parted {
+				continue
 			}
 			if !p.holds(keys) {
 				return fail(lead(n["select_list"]), "DISTINCT compares all rows")

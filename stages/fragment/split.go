@@ -57,6 +57,7 @@ func Split(ctx context.Context, a *analysis.Analyzer, r *pipeline.SplitRequest) 
 	if err := s.inline(tree); err != nil {
 		return nil, err
 	}
+	positions(tree)
 	if f := s.global(tree); f != nil {
 		whole := gathered(r, f)
 		s.attribute(&whole[0])
