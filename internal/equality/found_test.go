@@ -77,6 +77,11 @@ SELECT r.k, l.id, r.id AS r FROM lefts l LEFT JOIN rights r USING (k) ORDER BY k
 SELECT r.* FROM (SELECT id AS i, k FROM lefts) l LEFT JOIN (SELECT k, id FROM rights) r USING (k) ORDER BY k, i, id
 SELECT count(*), sum(id) FROM (SELECT id FROM lefts ORDER BY id LIMIT 3.7)
 SELECT id FROM lefts ORDER BY id LIMIT 9223372036854775807 OFFSET 5`},
+	{"keys-named-in-subqueries", `
+SELECT n % 3 AS m, median(id) AS d, (SELECT count(*) FROM rights WHERE n % 3 = 1) AS c FROM lefts GROUP BY n % 3
+SELECT n % 3 AS m, median(id) AS d, n % 3 IN (SELECT n % 3 FROM rights WHERE n % 3 < 2) AS c FROM lefts GROUP BY n % 3
+SELECT n % 3 AS m, max(id) AS d, (SELECT count(*) FROM rights WHERE n % 3 = 1) AS c FROM lefts GROUP BY n % 3
+SELECT id, rank() OVER (PARTITION BY n % 3 ORDER BY id) AS d, (SELECT count(*) FROM rights r WHERE n % 3 = 1 AND r.k = lefts.k) AS c FROM lefts`},
 }
 
 func TestFound(t *testing.T) {

@@ -116,6 +116,7 @@ type assembly struct {
 	parts    map[string]string // final expression of an aggregate by its canonical text
 	partials []string          // SQL of the partial aggregates
 	raws     []string          // SQL of the same for a single row
+	within   bool              // what is renamed stands in a subquery
 	check    []bool            // whether the i-th partial must be a number
 }
 

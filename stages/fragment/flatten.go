@@ -189,7 +189,14 @@ func (a *assembly) rename(v any, names map[*col]string) any {
 			ref["alias"] = n.Str("alias")
 			return ref
 		}
-		if n.Str("class") != "" {
+		if n.Str("class") == "SUBQUERY" && !a.within { // its own columns may have the names of a key's
+			b := *a
+			b.within = true
+			out := b.rename(v, names).(map[string]any)
+			out["child"] = a.rename(v["child"], names)
+			return out
+		}
+		if n.Str("class") != "" && !a.within {
 			if i, found := a.groups[a.key(n)]; found {
 				ref := columnRef("__kq_rows", fmt.Sprintf("__kq_g%d", i))
 				ref["alias"] = n.Str("alias")
