@@ -82,6 +82,11 @@ SELECT n % 3 AS m, median(id) AS d, (SELECT count(*) FROM rights WHERE n % 3 = 1
 SELECT n % 3 AS m, median(id) AS d, n % 3 IN (SELECT n % 3 FROM rights WHERE n % 3 < 2) AS c FROM lefts GROUP BY n % 3
 SELECT n % 3 AS m, max(id) AS d, (SELECT count(*) FROM rights WHERE n % 3 = 1) AS c FROM lefts GROUP BY n % 3
 SELECT id, rank() OVER (PARTITION BY n % 3 ORDER BY id) AS d, (SELECT count(*) FROM rights r WHERE n % 3 = 1 AND r.k = lefts.k) AS c FROM lefts`},
+	{"relations-as-rows", `
+SELECT l FROM lefts l JOIN rights r ON l.k = r.k
+SELECT l.id, md5(rights::VARCHAR) AS j FROM lefts l LEFT JOIN rights ON l.k = rights.k
+SELECT k, count(DISTINCT l) AS c FROM (SELECT k, g FROM lefts) l GROUP BY k
+SELECT l.id, (SELECT max(r) FROM rights r WHERE r.k = l.k) AS m FROM lefts l`},
 }
 
 func TestFound(t *testing.T) {

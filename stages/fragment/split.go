@@ -138,16 +138,22 @@ func (s *splitter) size(t *table, names map[string]bool) int64 {
 	return n
 }
 
-// mentioned collects every name that could be a column's, and "*" where a star
-// or a natural join may mean any.
+// mentioned collects every name that could be a column's, and "*" where a star,
+// a natural join or a relation's name as a row may mean any.
 func mentioned(q analysis.Node) map[string]bool {
 	names := map[string]bool{}
+	relations, alone := map[string]bool{}, map[string]bool{}
 	analysis.Walk(q, func(n analysis.Node) bool {
+		if n.Str("class") == "" && n.Str("type") != "" {
+			relations[fold(n.Str("alias"))], relations[fold(n.Str("table_name"))] = true, true
+		}
 		switch {
 		case n.Str("class") == "COLUMN_REF":
-			for _, c := range columnNames(n) {
+			all := columnNames(n)
+			for _, c := range all {
 				names[fold(c)] = true
 			}
+			alone[fold(all[0])] = alone[fold(all[0])] || len(all) == 1
 		case n.Str("class") == "STAR" || n.Str("ref_type") == "NATURAL" || n.Str("type") == "PIVOT":
 			names["*"] = true
 		}
@@ -159,6 +165,9 @@ func mentioned(q analysis.Node) map[string]bool {
 		}
 		return true
 	})
+	for r := range relations {
+		names["*"] = names["*"] || alone[r]
+	}
 	return names
 }
 
