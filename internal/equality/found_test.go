@@ -87,6 +87,19 @@ SELECT l FROM lefts l JOIN rights r ON l.k = r.k
 SELECT l.id, md5(rights::VARCHAR) AS j FROM lefts l LEFT JOIN rights ON l.k = rights.k
 SELECT k, count(DISTINCT l) AS c FROM (SELECT k, g FROM lefts) l GROUP BY k
 SELECT l.id, (SELECT max(r) FROM rights r WHERE r.k = l.k) AS m FROM lefts l`},
+	{"names-of-kq", `
+SELECT k AS __kq_key, id FROM lefts ORDER BY id
+SELECT k AS __kq_bucket, id FROM lefts ORDER BY id
+SELECT __kq_order_0, id FROM (SELECT id, k AS __kq_order_0 FROM lefts) ORDER BY id % 3, id
+SELECT sum(n) AS __kq_a1, count(*) AS c FROM lefts GROUP BY g HAVING count(*) > 3
+SELECT __kq_g0, max(n) AS m FROM lefts AS l(a, __kq_g0) GROUP BY __kq_g0`},
+	{"order-of-a-query-within", `
+SELECT list(id) AS l FROM (SELECT id FROM lefts ORDER BY n, id)
+SELECT g, list(id) AS l FROM (SELECT id, g FROM lefts ORDER BY n, id) GROUP BY g
+SELECT string_agg(id, ',') AS l FROM (SELECT id FROM lefts ORDER BY n, id LIMIT 9)
+WITH c AS (SELECT id, n FROM lefts ORDER BY n DESC, id) SELECT first(id) AS f, last(id) AS l FROM c
+SELECT count(*), sum(id) FROM (SELECT * FROM (SELECT id FROM lefts ORDER BY n, id) LIMIT 5)
+SELECT id, row_number() OVER () AS n FROM (SELECT id FROM lefts ORDER BY n, id)`},
 }
 
 func TestFound(t *testing.T) {

@@ -83,3 +83,60 @@ func integer(e analysis.Node) (int64, bool) {
 	id := v.Child("type").Str("id")
 	return i, ok && err == nil && e.Str("class") == "CONSTANT" && (strings.HasSuffix(id, "INT") || strings.HasSuffix(id, "INTEGER"))
 }
+
+// reserved finds a name of the kind that fragments give to their own columns.
+func reserved(tree analysis.Node, tables map[string]*table) (name string) {
+	see := func(s string) {
+		if strings.HasPrefix(fold(s), "__kq_") {
+			name = s
+		}
+	}
+	analysis.Walk(tree, func(n analysis.Node) bool {
+		see(n.Str("alias"))
+		for _, key := range []string{"column_name_alias", "aliases"} {
+			all, _ := n[key].([]any)
+			for _, a := range all {
+				s, _ := a.(string)
+				see(s)
+			}
+		}
+		return true
+	})
+	for _, t := range tables {
+		for _, c := range t.columns {
+			see(c.Name)
+		}
+	}
+	return name
+}
+
+// orderKept reports whether the answer may depend on the order of a query
+// within, which DuckDB keeps and fragments do not: an aggregate, a window or a
+// LIMIT counts on the rows as they come.
+func (s *splitter) orderKept(tree analysis.Node) bool {
+	ordered, counted := false, false
+	analysis.Walk(tree, func(n analysis.Node) bool {
+		var order, limit, on bool
+		for _, m := range n.List("modifiers") {
+			switch m.Str("type") {
+			case "ORDER_MODIFIER":
+				order = true
+			case "LIMIT_MODIFIER", "LIMIT_PERCENT_MODIFIER":
+				limit = true
+			case "DISTINCT_MODIFIER":
+				on = len(m.List("distinct_on_targets")) > 0
+			}
+		}
+		ordered = ordered || order && !limit && !on && !sameNode(n, tree)
+		counted = counted || limit && !order || on && !order
+		switch n.Str("class") {
+		case "FUNCTION":
+			c := s.a.Call(s.ctx, n)
+			counted = counted || c.Aggregate && c.Reason != ""
+		case "WINDOW":
+			counted = counted || len(n.List("orders")) == 0 && s.a.Call(s.ctx, n).Reason+positional(n) != ""
+		}
+		return true
+	})
+	return ordered && counted
+}

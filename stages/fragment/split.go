@@ -72,6 +72,12 @@ func Split(ctx context.Context, a *analysis.Analyzer, r *pipeline.SplitRequest) 
 // global finds what has one value for the whole statement, wherever it stands,
 // or gets lost when rows are written in between.
 func (s *splitter) global(tree analysis.Node) (f *failure) {
+	if name := reserved(tree, s.tables); name != "" {
+		return fail(nil, "%s is a name that kq itself gives to columns", name)
+	}
+	if s.orderKept(tree) {
+		return fail(nil, "it depends on the order of a query within it")
+	}
 	analysis.Walk(tree, func(n analysis.Node) bool {
 		switch n.Str("class") {
 		case "FUNCTION", "WINDOW":
