@@ -100,6 +100,13 @@ SELECT string_agg(id, ',') AS l FROM (SELECT id FROM lefts ORDER BY n, id LIMIT 
 WITH c AS (SELECT id, n FROM lefts ORDER BY n DESC, id) SELECT first(id) AS f, last(id) AS l FROM c
 SELECT count(*), sum(id) FROM (SELECT * FROM (SELECT id FROM lefts ORDER BY n, id) LIMIT 5)
 SELECT id, row_number() OVER () AS n FROM (SELECT id FROM lefts ORDER BY n, id)`},
+	{"names-that-with-hides", `
+WITH a AS (SELECT * FROM lefts), lefts AS (SELECT count(*) AS id, 1 AS k FROM rights) SELECT id, k FROM a
+WITH a AS (SELECT * FROM lefts), lefts AS (SELECT k, min(id) AS id FROM rights GROUP BY k) SELECT a.id, x.k FROM a JOIN lefts x ON a.k = x.k JOIN lefts y ON x.k = y.k
+WITH a AS (SELECT id, k FROM lefts) SELECT * FROM (WITH lefts AS (SELECT k, count(*) AS id FROM rights GROUP BY k) SELECT a.id, x.k FROM a JOIN lefts x ON a.k = x.k JOIN lefts y ON x.k = y.k)
+WITH RECURSIVE a AS (SELECT id, k FROM lefts), lefts(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM lefts WHERE i < 5) SELECT count(*), sum(i), sum(k) FROM a, lefts
+WITH RECURSIVE lefts(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM lefts WHERE i < 5) SELECT r.id, x.i FROM rights r JOIN (SELECT i FROM lefts) x ON r.k = x.i
+SELECT id, k FROM picked WHERE k IN (WITH picked AS (SELECT k FROM rights) SELECT k FROM picked)`},
 }
 
 func TestFound(t *testing.T) {

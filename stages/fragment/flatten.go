@@ -326,8 +326,7 @@ func (s *splitter) place(d *definition) error {
 			}
 			s.replaceUse(d, use, map[string]any{"type": "SUBQUERY", "subquery": map[string]any{"node": map[string]any(query), "named_param_map": []any{}}})
 		}
-	case len(d.uses) == 0:
-		return nil
+	case len(d.uses) == 0: // to be dropped: it could hide what others name
 	default:
 		if unstable == "" && s.cheap(d.query) {
 			return nil
@@ -345,6 +344,23 @@ func (s *splitter) place(d *definition) error {
 	}
 	d.drop()
 	return nil
+}
+
+// hides finds a definition that is still in place and has the name of a table or
+// of another one: what was moved below it would name it.
+func (s *splitter) hides(tree analysis.Node) (name string) {
+	seen := map[string]bool{}
+	analysis.Walk(tree, func(n analysis.Node) bool {
+		for _, e := range n.Child("cte_map").List("map") {
+			k := fold(e.Str("key"))
+			if s.tables[k] != nil || seen[k] {
+				name = e.Str("key")
+			}
+			seen[k] = true
+		}
+		return true
+	})
+	return name
 }
 
 // cheap reports whether every bucket may compute a query by itself.

@@ -57,6 +57,9 @@ func Split(ctx context.Context, a *analysis.Analyzer, r *pipeline.SplitRequest) 
 	if err := s.inline(tree); err != nil {
 		return nil, err
 	}
+	if name := s.hides(tree); name != "" {
+		return gathered(r, fail(nil, "WITH %s hides another table of that name", name)), nil
+	}
 	positions(tree)
 	if f := s.global(tree); f != nil {
 		whole := gathered(r, f)
