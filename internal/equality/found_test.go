@@ -107,6 +107,10 @@ WITH a AS (SELECT id, k FROM lefts) SELECT * FROM (WITH lefts AS (SELECT k, coun
 WITH RECURSIVE a AS (SELECT id, k FROM lefts), lefts(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM lefts WHERE i < 5) SELECT count(*), sum(i), sum(k) FROM a, lefts
 WITH RECURSIVE lefts(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM lefts WHERE i < 5) SELECT r.id, x.i FROM rights r JOIN (SELECT i FROM lefts) x ON r.k = x.i
 SELECT id, k FROM picked WHERE k IN (WITH picked AS (SELECT k FROM rights) SELECT k FROM picked)`},
+	{"repeated-names", `
+SELECT k_1, median(m) FROM (SELECT k, g AS k, n AS k_1, id AS m FROM lefts) GROUP BY k_1
+SELECT k_1, median(m) FROM (SELECT k AS m, g AS k_1, n AS k, id AS k FROM lefts) GROUP BY k_1
+SELECT k_1, median(m) FROM (SELECT l.k, r.g AS k, r.n AS m FROM lefts l LEFT JOIN rights r ON l.k = r.k) GROUP BY k_1`},
 }
 
 func TestFound(t *testing.T) {

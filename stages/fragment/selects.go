@@ -152,7 +152,25 @@ func (p *prover) output(selected []analysis.Node, sc *scope, lost map[*col]bool)
 			}
 		}
 	}
+	r.repeated()
 	return r
+}
+
+// repeated forgets the names that DuckDB makes others of: of two columns called
+// k, the second is k_1 from outside, and what was k_1 something else.
+func (r *relation) repeated() {
+	seen, twice := map[string]bool{}, map[string]bool{}
+	for _, c := range r.cols {
+		base := c.name
+		if i := strings.LastIndexByte(base, '_'); i >= 0 && strings.Trim(base[i+1:], "0123456789") == "" && twice[base[:i]] {
+			base = base[:i]
+		}
+		if base != "" && (seen[base] || base != c.name) {
+			twice[base] = true
+			c.name, r.opaque = "", true
+		}
+		seen[base] = true
+	}
 }
 
 // several reports whether a select item may be more than one column.
