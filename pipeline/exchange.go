@@ -250,7 +250,11 @@ func (c *compiler) producerBytes(total int64) int64 {
 	if size < tiny {
 		return size
 	}
-	return max(size, min(total/manyBuckets, largestShard))
+	size = max(size, min(total/manyBuckets, largestShard))
+	if c.o.Budget > 0 { // it sorts its rows by bucket
+		size = min(size, max(tiny, c.o.Budget/int64(max(1, c.o.Workers))/2))
+	}
+	return size
 }
 
 func numbered(n int) []Shard {

@@ -1,5 +1,7 @@
 package pipeline
 
+import "slices"
+
 // Graph is a compiled job: everything that a worker needs to execute a run,
 // and nothing that it has to decide. It is stored with the run as JSON.
 type Graph struct {
@@ -120,6 +122,11 @@ type Task struct {
 	BucketBytes int64 `json:"bucket_bytes,omitempty"`
 	// Overlap is how often a byte of the range inputs is read on average.
 	Overlap float64 `json:"overlap,omitempty"`
+}
+
+// Exchanges reports whether the task routes rows to buckets, or reads them there.
+func (t *Task) Exchanges() bool {
+	return t.Output.Route != nil || slices.ContainsFunc(t.Inputs, func(in TaskInput) bool { return in.Bucketed() })
 }
 
 // CopyOptions is how DuckDB's COPY writes the task's parts.

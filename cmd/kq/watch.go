@@ -68,7 +68,18 @@ func (r *runner) workers() int {
 	for _, t := range r.graph.Tasks {
 		most = max(most, len(t.Shards))
 	}
-	return min(most, runtime.GOMAXPROCS(0))
+	return min(most, worthwhileWorkers(r.job.Memory))
+}
+
+// worthwhileWorkers is a worker for each core, but not more than have memory to
+// work with. memory is the job's, in bytes; 0: not limited.
+func worthwhileWorkers(memory int64) int {
+	const least = 256 << 20 // a DuckDB with less spends its time on spilling
+	n := runtime.GOMAXPROCS(0)
+	if memory > 0 {
+		n = max(1, min(n, int(memory/least)))
+	}
+	return n
 }
 
 type watcher struct {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 
@@ -96,7 +95,7 @@ func planOptions(job *pipeline.Job) pipeline.CompileOptions {
 	}
 	o.Budget = memory * 6 / 10
 	if o.Workers = job.Workers; o.Workers == 0 {
-		o.Workers = runtime.GOMAXPROCS(0)
+		o.Workers = worthwhileWorkers(job.Memory)
 	}
 	return o
 }

@@ -162,6 +162,14 @@ func (w *worker) share(t *pipeline.Task) pipeline.Resources {
 		budget = t.Memory
 	}
 	r.Memory = limit(budget)
+	if t.Exchanges() {
+		// Many files are open at once, or rows of all buckets are being sorted:
+		// more lies beside the limit. What doesn't fit is computed in pieces.
+		r.Memory = r.Memory * 3 / 4
+		if budget < 512<<20 {
+			r.Memory = r.Memory * 2 / 3
+		}
+	}
 	// A thread of DuckDB needs about 128 MiB to sort or aggregate with spilling.
 	r.Threads = max(1, min(r.Threads, int(r.Memory>>27)))
 	return r

@@ -26,6 +26,7 @@ type piece struct{ number, of int }
 var whole = piece{of: 1}
 
 const (
+	pieceRows = 2048 // neighbours that stay in one piece of rows that have no key
 	pieceSeed = 7919 // sets the pieces' hash apart from that of the buckets
 	maxPieces = 64
 )
@@ -197,9 +198,9 @@ func rangeQuery(src *pipeline.Input, in *pipeline.TaskInput, shard *pipeline.Sha
 	if !r.Null && len(conds) == 0 {
 		conds = append(conds, column+" IS NOT NULL")
 	}
-	query := sourceQuery(src, some)
+	query := sourceQuery(src, some, whole)
 	if len(some.Slices) == len(src.Files) {
-		query = sourceQuery(src, nil)
+		query = sourceQuery(src, nil, whole)
 	}
 	return "SELECT * FROM (" + query + ") WHERE " + strings.Join(conds, " AND ")
 }
@@ -243,8 +244,13 @@ func (s *Session) attempt(ctx context.Context, shard *pipeline.Shard, n int, out
 	return written, nil
 }
 
-// divisible reports whether the shard can be computed piece by piece.
+// divisible reports whether the shard can be computed piece by piece: by its key,
+// or row by row where a fragment is row-wise and the rows have numbers.
 func (s *Session) divisible() bool {
+	if s.t.Stage != "" && s.input != nil {
+		src := s.g.Input(s.input.Source)
+		return src == nil || src.Relation.Function == "read_parquet" && src.Relation.Args == "" && columnType(src.Columns, "file_row_number") == ""
+	}
 	for _, in := range s.t.Inputs {
 		if len(in.Hash) > 0 && in.Divided() {
 			return true

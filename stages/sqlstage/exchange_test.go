@@ -154,6 +154,8 @@ func TestPieces(t *testing.T) {
 	for name, sql := range map[string]string{
 		"window": "SELECT id, k, rank() OVER (PARTITION BY k ORDER BY id) AS r FROM t",
 		"join":   "SELECT a.id, b.id AS other FROM t a JOIN t b ON a.k = b.k AND a.g = b.g WHERE a.id < b.id AND a.id % 10 = 0",
+		"sums":   "SELECT g, count(*) AS n, sum(id) AS total FROM t WHERE k > 3 GROUP BY g",
+		"order":  "SELECT id, k FROM t ORDER BY id DESC",
 		"group":  "SELECT k, median(id) AS m, count(DISTINCT g) AS n FROM t GROUP BY k",
 	} {
 		t.Run(name, func(t *testing.T) {

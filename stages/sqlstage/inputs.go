@@ -35,9 +35,9 @@ func (s *Session) query(in *pipeline.TaskInput, shard *pipeline.Shard, p piece) 
 	case in.Kind == pipeline.Range:
 		query = rangeQuery(src, in, shard)
 	case src != nil:
-		query = sourceQuery(src, shard)
+		query = sourceQuery(src, shard, p)
 	default:
-		query, err = s.partQuery(in, shard)
+		query, err = s.partQuery(in, shard, p)
 	}
 	if p.of > 1 && len(in.Hash) > 0 && in.Divided() {
 		query = fmt.Sprintf("SELECT * FROM (%s) WHERE %s(hash(%s, %d), %d) = %d", query, route.Function, strings.Join(in.Hash, ", "), pieceSeed, p.of, p.number)
@@ -53,7 +53,7 @@ func (s *Session) query(in *pipeline.TaskInput, shard *pipeline.Shard, p piece) 
 
 // partQuery reads the parts of a task: those of the shard of the same ordinal,
 // or all of them in shard order.
-func (s *Session) partQuery(in *pipeline.TaskInput, shard *pipeline.Shard) (string, error) {
+func (s *Session) partQuery(in *pipeline.TaskInput, shard *pipeline.Shard, p piece) (string, error) {
 	all := s.parts[in.Task]
 	if shard != nil {
 		if shard.Ordinal >= len(all) {
@@ -70,7 +70,11 @@ func (s *Session) partQuery(in *pipeline.TaskInput, shard *pipeline.Shard) (stri
 	if len(files) == 0 {
 		return "", fmt.Errorf("task %s has no parts", in.Task)
 	}
-	return "SELECT " + s.stored(in) + " FROM " + readParts(files), nil
+	query := "SELECT " + s.stored(in) + " FROM " + readParts(files)
+	if p.of > 1 {
+		query += fmt.Sprintf(" WHERE file_row_number // %d %% %d = %d", pieceRows, p.of, p.number)
+	}
+	return query, nil
 }
 
 func readParts(files []string) string {
@@ -97,7 +101,7 @@ const fileColumn = "__kq_file"
 var filenameArg = regexp.MustCompile(`(?i)\bfilename\s*=\s*(true|'(?:[^']|'')*')`)
 
 // sourceQuery reads a source: the rows of a shard's slices, or all.
-func sourceQuery(in *pipeline.Input, shard *pipeline.Shard) string {
+func sourceQuery(in *pipeline.Input, shard *pipeline.Shard, p piece) string {
 	files := make([]string, len(in.Files))
 	for i, f := range in.Files {
 		files[i] = f.Path
@@ -111,6 +115,12 @@ func sourceQuery(in *pipeline.Input, shard *pipeline.Shard) string {
 	rows := ""
 	if one := shard.Slices[0]; !one.Whole {
 		rows = fmt.Sprintf("file_row_number BETWEEN %d AND %d", one.First, one.Last)
+	}
+	if p.of > 1 {
+		if rows != "" {
+			rows += " AND "
+		}
+		rows += fmt.Sprintf("file_row_number // %d %% %d = %d", pieceRows, p.of, p.number)
 	}
 	if len(files) == 1 {
 		query := "SELECT * FROM " + readAll(in.Relation, files)
