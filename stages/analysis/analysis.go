@@ -33,6 +33,7 @@ import (
 
 // Analyzer parses and binds statements. It is not safe for concurrent use.
 type Analyzer struct {
+	declared  map[string][]pipeline.Column // tables, as Declare was told
 	db        *sql.DB
 	functions map[string]*function // by lower-case name, looked up so far
 	known     map[string]bool      // folded names that the job declares
@@ -40,6 +41,34 @@ type Analyzer struct {
 
 // New starts an in-memory DuckDB that can reach nothing outside it.
 func New(ctx context.Context) (*Analyzer, error) {
+	db, err := start(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &Analyzer{db: db, functions: map[string]*function{}, known: map[string]bool{}, declared: map[string][]pipeline.Column{}}, nil
+}
+
+// Revive starts the database anew, with what was declared, if an internal error
+// of DuckDB has ended it.
+func (a *Analyzer) Revive(ctx context.Context) error {
+	if _, err := a.db.ExecContext(ctx, "SELECT 1"); err == nil || ctx.Err() != nil {
+		return ctx.Err()
+	}
+	db, err := start(ctx)
+	if err != nil {
+		return err
+	}
+	a.db.Close()
+	a.db = db
+	for name, columns := range a.declared {
+		if err := a.Declare(ctx, name, columns); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func start(ctx context.Context) (*sql.DB, error) {
 	db, err := sql.Open("duckdb", "?threads=1")
 	if err != nil {
 		return nil, err
@@ -51,7 +80,7 @@ SET enable_external_access = false; SET lock_configuration = true;`)
 		db.Close()
 		return nil, err
 	}
-	return &Analyzer{db: db, functions: map[string]*function{}, known: map[string]bool{}}, nil
+	return db, nil
 }
 
 // Close frees the database.
@@ -165,6 +194,7 @@ func (a *Analyzer) Declare(ctx context.Context, name string, columns []pipeline.
 	if err != nil {
 		return errors.New(a.translate(err).Message)
 	}
+	a.declared[name] = columns
 	return nil
 }
 

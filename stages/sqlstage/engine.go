@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -63,7 +64,9 @@ func (e *Engine) Version() string { return e.version }
 
 // Split implements pipeline.Engine.
 func (e *Engine) Split(ctx context.Context, r *pipeline.SplitRequest) ([]pipeline.Fragment, error) {
-	return fragment.Split(ctx, e.Analyzer, r)
+	fragments, err := fragment.Split(ctx, e.Analyzer, r)
+	// A rewritten statement may meet a bug of DuckDB that ends the database.
+	return fragments, errors.Join(err, e.Revive(ctx))
 }
 
 // Close frees both databases.
