@@ -111,6 +111,15 @@ SELECT id, k FROM picked WHERE k IN (WITH picked AS (SELECT k FROM rights) SELEC
 SELECT k_1, median(m) FROM (SELECT k, g AS k, n AS k_1, id AS m FROM lefts) GROUP BY k_1
 SELECT k_1, median(m) FROM (SELECT k AS m, g AS k_1, n AS k, id AS k FROM lefts) GROUP BY k_1
 SELECT k_1, median(m) FROM (SELECT l.k, r.g AS k, r.n AS m FROM lefts l LEFT JOIN rights r ON l.k = r.k) GROUP BY k_1`},
+	{"columns-by-number", `
+SELECT id, ARRAY(SELECT n FROM rights WHERE n IS NOT NULL ORDER BY id) AS a FROM lefts
+SELECT id, ARRAY(SELECT r.id FROM rights r WHERE r.k = l.k ORDER BY r.id) AS a FROM lefts l
+SELECT max(#1) AS m, k FROM lefts GROUP BY k
+SELECT median(#1) AS m, n % 3 AS k FROM lefts GROUP BY n % 3
+SELECT l.k AS a, #4 AS b FROM lefts l JOIN rights r ON l.k = r.k
+SELECT l.id, #4 AS b FROM lefts l, rights r, middles m WHERE l.k = r.k AND r.g = m.id
+SELECT g AS a, id AS b FROM lefts ORDER BY #1, #2 DESC LIMIT 9
+SELECT DISTINCT ON (#2) id, g FROM lefts ORDER BY #2, #1`},
 }
 
 func TestFound(t *testing.T) {

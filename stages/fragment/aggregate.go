@@ -16,7 +16,7 @@ import (
 // the groups of all shards.
 func (s *splitter) peelAggregate(q analysis.Node, name string, by order) (bool, error) {
 	selected := q.List("select_list")
-	if q.Str("type") != "SELECT_NODE" || hasStar(selected) {
+	if q.Str("type") != "SELECT_NODE" || hasStar(selected) || numbers(q) {
 		return false, nil
 	}
 	columns, ok := s.bind(q)

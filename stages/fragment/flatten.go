@@ -13,7 +13,7 @@ import (
 // peelFrom computes the rows of FROM and WHERE first, with the columns that the
 // rest of the query needs, and exchanges them by what the rest brings together.
 func (s *splitter) peelFrom(q analysis.Node, name string, by order) (bool, error) {
-	if q.Str("type") != "SELECT_NODE" || q.Child("from_table") == nil {
+	if q.Str("type") != "SELECT_NODE" || q.Child("from_table") == nil || numbers(q) {
 		return false, nil
 	}
 	columns, ok := s.bind(q)

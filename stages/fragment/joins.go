@@ -39,7 +39,7 @@ func leaves(n analysis.Node, out *[]leaf, conds *[]analysis.Node) bool {
 // be read whole, and puts its rows in their place, so that the larger ones are
 // moved least often. It changes q.
 func (s *splitter) peelJoin(q analysis.Node) (bool, error) {
-	if q.Str("type") != "SELECT_NODE" {
+	if q.Str("type") != "SELECT_NODE" || numbers(q) {
 		return false, nil
 	}
 	var all []leaf

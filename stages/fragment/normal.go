@@ -17,7 +17,12 @@ func positions(tree analysis.Node) {
 			return true
 		}
 		for _, e := range orderedBy(n) {
-			if i, ok := selectedAs(e, n.List("select_list")); ok && i >= 0 {
+			i, ok := selectedAs(e, n.List("select_list"))
+			if num, numbered := e["index"].(json.Number); numbered && e.Str("class") == "POSITIONAL_REFERENCE" {
+				n, err := num.Int64()
+				i, ok = int(n)-1, err == nil
+			}
+			if ok && i >= 0 {
 				at := e["query_location"]
 				clear(e)
 				e["class"], e["type"], e["alias"], e["query_location"] = "CONSTANT", "VALUE_CONSTANT", "", at
@@ -28,6 +33,21 @@ func positions(tree analysis.Node) {
 		}
 		return true
 	})
+}
+
+// numbers reports whether an expression of a SELECT names columns of its FROM by
+// their numbers, as #1 and ARRAY(SELECT …) do: they hold for that FROM only.
+func numbers(q analysis.Node) (found bool) {
+	for k, v := range q {
+		if k == "from_table" || k == "cte_map" {
+			continue
+		}
+		analysis.Walk(v, func(n analysis.Node) bool {
+			found = found || n.Str("class") == "POSITIONAL_REFERENCE"
+			return !found && n.Str("type") != "SELECT_NODE"
+		})
+	}
+	return found
 }
 
 // orderedBy lists what ORDER BY and DISTINCT ON name.

@@ -148,7 +148,7 @@ func (s *splitter) size(t *table, names map[string]bool) int64 {
 }
 
 // mentioned collects every name that could be a column's, and "*" where a star,
-// a natural join or a relation's name as a row may mean any.
+// a number, a natural join or a relation's name as a row may mean any.
 func mentioned(q analysis.Node) map[string]bool {
 	names := map[string]bool{}
 	relations, alone := map[string]bool{}, map[string]bool{}
@@ -163,7 +163,7 @@ func mentioned(q analysis.Node) map[string]bool {
 				names[fold(c)] = true
 			}
 			alone[fold(all[0])] = alone[fold(all[0])] || len(all) == 1
-		case n.Str("class") == "STAR" || n.Str("ref_type") == "NATURAL" || n.Str("type") == "PIVOT":
+		case n.Str("class") == "STAR" || n.Str("class") == "POSITIONAL_REFERENCE" || n.Str("ref_type") == "NATURAL" || n.Str("type") == "PIVOT":
 			names["*"] = true
 		}
 		raw, _ := n["using_columns"].([]any)
