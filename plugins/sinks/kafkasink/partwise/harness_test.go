@@ -1,0 +1,267 @@
+package partwise
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"runtime"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/apache/arrow-go/v18/arrow"
+	"github.com/apache/arrow-go/v18/arrow/array"
+	"github.com/apache/arrow-go/v18/arrow/memory"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// fake starts a cluster in this process with a topic of four partitions.
+func fake(t testing.TB, opts ...kfake.Opt) (*kfake.Cluster, []string) {
+	t.Helper()
+	c, err := kfake.NewCluster(append([]kfake.Opt{kfake.NumBrokers(2), kfake.SeedTopics(4, "t")}, opts...)...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	return c, c.ListenAddrs()
+}
+
+// leakCheck fails the test when goroutines of this package or sarama's outlive it.
+func leakCheck(t testing.TB) {
+	t.Helper()
+	t.Cleanup(func() {
+		var stacks string
+		for wait := time.Millisecond; wait < 5*time.Second; wait *= 2 {
+			stacks = ours()
+			if stacks == "" {
+				return
+			}
+			time.Sleep(wait)
+		}
+		t.Errorf("goroutines outlive the test:\n%s", stacks)
+	})
+}
+
+// ours lists goroutines that run code of ours or sarama's, but for this one.
+func ours() string {
+	buf := make([]byte, 4<<20)
+	var found []string
+	for i, g := range strings.Split(string(buf[:runtime.Stack(buf, true)]), "\n\n") {
+		if i > 0 && (strings.Contains(g, "kafkasink/partwise.") || strings.Contains(g, "IBM/sarama.")) && !strings.Contains(g, "testing.tRunner") && !strings.Contains(g, "testing.runTests") {
+			found = append(found, g)
+		}
+	}
+	return strings.Join(found, "\n\n")
+}
+
+var flat = arrow.NewSchema([]arrow.Field{{Name: "k", Type: arrow.BinaryTypes.Binary, Nullable: true}, {Name: "v", Type: arrow.BinaryTypes.String, Nullable: true}}, nil)
+
+var keyed = Columns{Key: "k", Value: "v"}
+
+// rows makes n rows whose values begin with "part/ordinal|", in batches of per;
+// every key'th row has a key, 0: none.
+func rows(part string, n, per, key, pad int) iter.Seq2[arrow.RecordBatch, error] {
+	padding := strings.Repeat("x", pad)
+	return func(yield func(arrow.RecordBatch, error) bool) {
+		b := array.NewRecordBuilder(memory.DefaultAllocator, flat)
+		defer b.Release()
+		for from := 0; from < n; from += per {
+			for i := from; i < min(n, from+per); i++ {
+				if key > 0 && i%key == 0 {
+					b.Field(0).(*array.BinaryBuilder).Append([]byte("key" + strconv.Itoa(i%7)))
+				} else {
+					b.Field(0).AppendNull()
+				}
+				b.Field(1).(*array.StringBuilder).Append(part + "/" + strconv.Itoa(i) + "|" + padding)
+			}
+			r := b.NewRecordBatch()
+			ok := yield(r, nil)
+			r.Release()
+			if !ok {
+				return
+			}
+		}
+	}
+}
+
+func partOf(id string, n, key int) Part {
+	return Part{ID: id, Checksum: "crc32c:" + id, Rows: int64(n), Batches: rows(id, n, 37, key, 20)}
+}
+
+// readAll reads a topic up to its end, as its readers see it.
+func readAll(t testing.TB, addrs []string, topic string, committed bool, opts ...kgo.Opt) []*kgo.Record {
+	t.Helper()
+	level := kgo.ReadUncommitted()
+	if committed {
+		level = kgo.ReadCommitted()
+	}
+	opts = append(opts, kgo.SeedBrokers(addrs...), kgo.FetchIsolationLevel(level), kgo.FetchMaxWait(50*time.Millisecond), kgo.KeepControlRecords(),
+		kgo.MetadataMinAge(10*time.Millisecond), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.ConsumeTopics(topic))
+	client, err := kgo.NewClient(opts...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	ends := endOffsets(t, client, topic)
+	var all []*kgo.Record
+	at := map[int32]int64{}
+	deadline := time.Now().Add(time.Minute)
+	for left := true; left; {
+		left = false
+		for p, end := range ends {
+			left = left || at[p] < end
+		}
+		if !left {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("reading %s: at %v of %v", topic, at, ends)
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+		client.PollFetches(ctx).EachRecord(func(r *kgo.Record) {
+			at[r.Partition] = r.Offset + 1
+			if !r.Attrs.IsControl() {
+				all = append(all, r)
+			}
+		})
+		cancel()
+	}
+	return all
+}
+
+// census is how often each row of a part was read, and whether rows of one
+// partition came in order within each copy of the part.
+type census map[string]map[int]int
+
+func count(t testing.TB, records []*kgo.Record) census {
+	t.Helper()
+	c := census{}
+	for _, r := range records {
+		id, rest, ok := strings.Cut(string(r.Value), "|")
+		if !ok {
+			t.Fatalf("a strange record: %q (%d bytes after)", r.Value, len(rest))
+		}
+		i := strings.LastIndexByte(id, '/')
+		n, err := strconv.Atoi(id[i+1:])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c[id[:i]] == nil {
+			c[id[:i]] = map[int]int{}
+		}
+		c[id[:i]][n]++
+	}
+	return c
+}
+
+// verify returns what is wrong with one part's rows.
+func (c census) verify(part string, n int, once bool, but ...int) error {
+	skip := map[int]bool{}
+	for _, b := range but {
+		skip[b] = true
+	}
+	lost, twice, foreign := 0, 0, 0
+	for i := range n {
+		switch got := c[part][i]; {
+		case skip[i] && got > 0:
+			foreign++
+		case !skip[i] && got == 0:
+			lost++
+		case got > 1:
+			twice++
+		}
+	}
+	for i := range c[part] {
+		if i < 0 || i >= n {
+			foreign++
+		}
+	}
+	if lost > 0 || foreign > 0 || once && twice > 0 {
+		return fmt.Errorf("part %s of %d rows: %d lost, %d twice, %d that should not be there", part, n, lost, twice, foreign)
+	}
+	return nil
+}
+
+// inOrder fails unless the rows of each part rise within each partition.
+func inOrder(t testing.TB, records []*kgo.Record) {
+	t.Helper()
+	last := map[string]int{}
+	for _, r := range records {
+		id, _, _ := strings.Cut(string(r.Value), "|")
+		i := strings.LastIndexByte(id, '/')
+		n, _ := strconv.Atoi(id[i+1:])
+		at := fmt.Sprintf("%s@%d", id[:i], r.Partition)
+		if before, ok := last[at]; ok && n <= before {
+			t.Errorf("partition %d: row %s after %d", r.Partition, id, before)
+			return
+		}
+		last[at] = n
+	}
+}
+
+func publisher(t testing.TB, o Options) *Producer {
+	t.Helper()
+	leakCheck(t)
+	if o.Topic == "" {
+		o.Topic = "t"
+	}
+	if o.Columns.Value == "" {
+		o.Columns = keyed
+	}
+	p, err := Open(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		p.Close()
+		if p.budget.held != 0 {
+			t.Errorf("%d bytes of the budget are still held", p.budget.held)
+		}
+		if p.budget.peak > p.budget.max {
+			t.Errorf("%d bytes were held at a time, of %d allowed", p.budget.peak, p.budget.max)
+		}
+	})
+	return p
+}
+
+// endOffsets asks for the last stable offset, or the high watermark, of every
+// partition, as the client's isolation level has it.
+func endOffsets(t testing.TB, client *kgo.Client, topic string) map[int32]int64 {
+	t.Helper()
+	ends := map[int32]int64{}
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	meta := kmsg.NewPtrMetadataRequest()
+	mt := kmsg.NewMetadataRequestTopic()
+	mt.Topic = kmsg.StringPtr(topic)
+	meta.Topics = append(meta.Topics, mt)
+	layout, err := meta.RequestWith(ctx, client)
+	if err != nil {
+		t.Fatal(err)
+	}
+	list := kmsg.NewPtrListOffsetsRequest()
+	lt := kmsg.NewListOffsetsRequestTopic()
+	lt.Topic = topic
+	for _, p := range layout.Topics[0].Partitions {
+		lp := kmsg.NewListOffsetsRequestTopicPartition()
+		lp.Partition, lp.Timestamp = p.Partition, -1
+		lt.Partitions = append(lt.Partitions, lp)
+	}
+	list.Topics = append(list.Topics, lt)
+	list.IsolationLevel = 0
+	for _, shard := range client.RequestSharded(ctx, list) {
+		if shard.Err != nil {
+			t.Fatal(shard.Err)
+		}
+		for _, p := range shard.Resp.(*kmsg.ListOffsetsResponse).Topics[0].Partitions {
+			if p.ErrorCode != 0 {
+				t.Fatalf("end of %s/%d: code %d", topic, p.Partition, p.ErrorCode)
+			}
+			ends[p.Partition] = p.Offset
+		}
+	}
+	return ends
+}
