@@ -136,6 +136,7 @@ func env(_ context.Context, name string, out io.Writer) error {
 	if err != nil {
 		return err
 	}
+	fmt.Fprintf(out, "# %s\n", s.Title())
 	for _, v := range s.Vars() {
 		printVar(out, v)
 	}

@@ -14,6 +14,18 @@ import (
 	"time"
 )
 
+// CA is the file (PEM) of the authority that signed the certificate of a server
+// with TLS.
+func (s *Server) CA() string { return s.path("tls", "ca.pem") }
+
+// certificates makes the server's certificates on its first start.
+func (s *Server) certificates() error {
+	if exists(s.CA()) {
+		return nil
+	}
+	return makeCertificates(s.path("tls"))
+}
+
 // makeCertificates writes ca.pem, an authority whose key nobody keeps, and
 // server.pem, key and certificate of 127.0.0.1 and localhost, into dir; and
 // server.key and server.crt with the same, for servers that want them apart.
@@ -55,15 +67,19 @@ func makeCertificates(dir string) error {
 	}
 	key := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER})
 	crt := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: leafDER})
-	for name, data := range map[string][]byte{
-		"ca.pem":     pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: caDER}),
-		"server.pem": append(append([]byte{}, key...), crt...),
-		"server.key": key,
-		"server.crt": crt,
+	for _, f := range []struct {
+		name string
+		data []byte
+		mode os.FileMode
+	}{
+		{"server.pem", append(append([]byte{}, key...), crt...), 0o600},
+		{"server.key", key, 0o600},
+		{"server.crt", crt, 0o644},
+		{"ca.pem", pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: caDER}), 0o644}, // last: it says that all are there
 	} {
-		if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, f.name), f.data, f.mode); err != nil {
 			return err
 		}
 	}
-	return os.Chmod(filepath.Join(dir, "ca.pem"), 0o644)
+	return nil
 }

@@ -58,20 +58,12 @@ var kafka = &kind{
 var kafkaPom []byte
 
 func kafkaJava(s *Server, main string, args ...string) (*exec.Cmd, error) {
-	dir, err := programs(s.kind)
-	if err != nil {
-		return nil, err
-	}
-	flags := []string{
+	cmd, err := java(s, main,
 		"-Xmx512m",
-		"-Djava.io.tmpdir=" + s.path("tmp"), // the codecs unpack native libraries there, which a killed server leaves
+		"-Djava.io.tmpdir="+s.path("tmp"), // the codecs unpack native libraries there, which a killed server leaves
 		"-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
 		"-Dorg.slf4j.simpleLogger.log.kafka.server.KafkaRaftServer=info",
-	}
-	if s.archive != "" {
-		flags = append(flags, "-XX:ArchiveClassesAtExit="+s.archive)
-	}
-	cmd, err := java(dir, main, flags...)
+	)
 	if err != nil {
 		return nil, err
 	}
@@ -86,7 +78,7 @@ const (
 )
 
 // kafkaProperties is the broker's configuration; s.Settings come last and win.
-func kafkaProperties(s *Server, tls string) string {
+func kafkaProperties(s *Server) string {
 	var b strings.Builder
 	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
 	open := fmt.Sprintf("PLAINTEXT://%s,TLS://%s,SASL://%s,SASLTLS://%s", s.Addr("plain"), s.Addr("tls"), s.Addr("sasl"), s.Addr("sasl+tls"))
@@ -97,7 +89,7 @@ func kafkaProperties(s *Server, tls string) string {
 	line("advertised.listeners=%s", open)
 	line("inter.broker.listener.name=PLAINTEXT")
 	line("listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,TLS:SSL,SASL:SASL_PLAINTEXT,SASLTLS:SASL_SSL")
-	line("ssl.keystore.type=PEM\nssl.keystore.location=%s", tls)
+	line("ssl.keystore.type=PEM\nssl.keystore.location=%s", s.path("tls", "server.pem"))
 	for _, listener := range []string{"sasl", "sasltls"} {
 		prefix := "listener.name." + listener + "."
 		line("%ssasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512,OAUTHBEARER", prefix)
@@ -137,60 +129,43 @@ num.io.threads=4
 `
 
 func kafkaPrepare(_ context.Context, s *Server) error {
+	if err := kafkaConfigure(s); err != nil || exists(s.path("data", "meta.properties")) {
+		return err
+	}
 	home, err := programs(s.kind)
 	if err != nil {
 		return err
 	}
-	properties := kafkaProperties(s, filepath.Join(home, "tls", "server.pem"))
-	if err := os.WriteFile(s.path("server.properties"), []byte(properties), 0o644); err != nil {
+	if err := errors.Join(os.RemoveAll(s.path("data")), os.RemoveAll(s.path("data.new"))); err != nil {
 		return err
 	}
-	if exists(s.path("data", "meta.properties")) {
-		return nil
-	}
-	if err := os.RemoveAll(s.path("data")); err != nil {
+	if err := os.CopyFS(s.path("data.new"), os.DirFS(filepath.Join(home, "formatted"))); err != nil {
 		return err
 	}
-	return os.CopyFS(s.path("data"), os.DirFS(filepath.Join(home, "formatted")))
+	return os.Rename(s.path("data.new"), s.path("data"))
 }
 
-// kafkaInstall fetches the jars. Then one run writes the archive of classes and
-// a data folder for others to copy: formatted, with the account, and with the
-// coordinators' internal topics, for which clients of a new broker wait 3-10 s.
+func kafkaConfigure(s *Server) error {
+	if err := s.certificates(); err != nil {
+		return err
+	}
+	return os.WriteFile(s.path("server.properties"), []byte(kafkaProperties(s)), 0o644)
+}
+
+// kafkaInstall fetches the jars and makes a data folder for others to copy:
+// formatted, with the account, and with the coordinators' internal topics, for
+// which clients of a new broker wait 3-10 s.
 func kafkaInstall(ctx context.Context, k *kind, dir string) error {
 	if err := maven(ctx, dir, kafkaPom); err != nil {
 		return err
 	}
-	if err := makeCertificates(filepath.Join(dir, "tls")); err != nil {
-		return err
-	}
-	s := &Server{Name: "kafka", Dir: filepath.Join(dir, "warm"), kind: k, bound: true, archive: filepath.Join(dir, "archive.new")}
-	defer s.release()
-	if err := s.takePorts(); err != nil {
-		return err
-	}
-	if err := kafkaFormat(ctx, dir, s); err != nil {
-		return err
-	}
-	if err := s.startOnce(ctx); err != nil {
-		return err
-	}
-	if err := errors.Join(kafkaTopics(ctx, s), s.Stop()); err != nil {
-		return err
-	}
-	if err := os.Rename(s.path("data"), filepath.Join(dir, "formatted")); err != nil {
-		return err
-	}
-	_ = os.Rename(s.archive, filepath.Join(dir, classArchive)) // without it starts are slower, no more
-	return os.RemoveAll(s.Dir)
+	return warmUp(ctx, k, dir,
+		func(s *Server) error { return kafkaFormat(ctx, dir, s) },
+		func(s *Server) error { return kafkaTopics(ctx, s) })
 }
 
 func kafkaFormat(ctx context.Context, dir string, s *Server) error {
-	if err := errors.Join(makeDir(s.path("tmp")), makeDir(s.path("data"))); err != nil {
-		return err
-	}
-	properties := kafkaProperties(s, filepath.Join(dir, "tls", "server.pem"))
-	if err := os.WriteFile(s.path("server.properties"), []byte(properties), 0o644); err != nil {
+	if err := errors.Join(makeDir(s.path("data")), kafkaConfigure(s)); err != nil {
 		return err
 	}
 	id := make([]byte, 16)
@@ -249,13 +224,6 @@ func kafkaFindCoordinator(ctx context.Context, addr string, kind byte) error {
 	}
 	_, err = conn.Read(make([]byte, 4))
 	return err
-}
-
-// CA is the file (PEM) of the authority that signed the server's certificate.
-// Only kinds with TLS have one.
-func (s *Server) CA() string {
-	dir, _ := programs(s.kind)
-	return filepath.Join(dir, "tls", "ca.pem")
 }
 
 // path is a path below the server's folder.

@@ -49,7 +49,7 @@ type kind struct {
 }
 
 // kinds in the order that `dev services start` starts them.
-func kinds() []*kind { return []*kind{kafka} }
+func kinds() []*kind { return []*kind{kafka, postgres, s3, sqs, moto} }
 
 // Names lists the servers.
 func Names() []string {
