@@ -4,9 +4,11 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"math/rand/v2"
 	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -29,9 +31,14 @@ func fake(t testing.TB, opts ...kfake.Opt) (*kfake.Cluster, []string) {
 	return c, c.ListenAddrs()
 }
 
+var checked sync.Map // tests that have a leakCheck
+
 // leakCheck fails the test when goroutines of this package or sarama's outlive it.
 func leakCheck(t testing.TB) {
 	t.Helper()
+	if _, known := checked.LoadOrStore(t, true); known {
+		return
+	}
 	t.Cleanup(func() {
 		var stacks string
 		for wait := time.Millisecond; wait < 5*time.Second; wait *= 2 {
@@ -264,4 +271,48 @@ func endOffsets(t testing.TB, client *kgo.Client, topic string) map[int32]int64 
 		}
 	}
 	return ends
+}
+
+// hooked calls f before the n-th batch.
+func hooked(batches iter.Seq2[arrow.RecordBatch, error], n int, f func()) iter.Seq2[arrow.RecordBatch, error] {
+	return func(yield func(arrow.RecordBatch, error) bool) {
+		i := 0
+		for b, err := range batches {
+			if i == n {
+				f()
+			}
+			i++
+			if !yield(b, err) {
+				return
+			}
+		}
+	}
+}
+
+// oversized makes n rows of which each every'th has size bytes more.
+func oversized(part string, n, every, size int) iter.Seq2[arrow.RecordBatch, error] {
+	return func(yield func(arrow.RecordBatch, error) bool) {
+		b := array.NewRecordBuilder(memory.DefaultAllocator, flat)
+		defer b.Release()
+		for i := range n {
+			noise := ""
+			if i%every == 0 {
+				noise = random(size)
+			}
+			b.Field(0).AppendNull()
+			b.Field(1).(*array.StringBuilder).Append(part + "/" + strconv.Itoa(i) + "|" + noise)
+		}
+		r := b.NewRecordBatch()
+		defer r.Release()
+		yield(r, nil)
+	}
+}
+
+// random is text that hardly compresses.
+func random(n int) string {
+	b := make([]byte, n)
+	for i := range b {
+		b[i] = byte(33 + rand.IntN(90))
+	}
+	return string(b)
 }

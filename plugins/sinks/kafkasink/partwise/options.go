@@ -96,8 +96,20 @@ type SASL struct {
 	Extensions map[string]string // of OAUTHBEARER
 }
 
-// Secret is text that no formatting verb, encoder or logger shows.
-type Secret string
+// Secret is text that no formatting verb, encoder or logger shows: it is kept in
+// a closure, since fmt prints the fields of nested pointers without asking their
+// methods when a verb doesn't suit. The zero value is an empty text.
+type Secret struct{ reveal func() string }
+
+// NewSecret makes a Secret of a text.
+func NewSecret(text string) Secret { return Secret{func() string { return text }} }
+
+func (s Secret) text() string {
+	if s.reveal == nil {
+		return ""
+	}
+	return s.reveal()
+}
 
 const hidden = "(secret)"
 
@@ -218,7 +230,7 @@ func (t *TLS) config() (*tls.Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	key, err := pem([]byte(t.Key), t.KeyFile)
+	key, err := pem([]byte(t.Key.text()), t.KeyFile)
 	if err != nil {
 		return nil, err
 	}
@@ -236,7 +248,7 @@ func (s *SASL) configure(c *sarama.Config) error {
 	mechanism := strings.ToUpper(s.Mechanism)
 	c.Net.SASL.Enable, c.Net.SASL.Handshake, c.Net.SASL.Version = true, true, sarama.SASLHandshakeV1
 	c.Net.SASL.Mechanism = sarama.SASLMechanism(mechanism)
-	c.Net.SASL.User, c.Net.SASL.Password = s.User, string(s.Password)
+	c.Net.SASL.User, c.Net.SASL.Password = s.User, s.Password.text()
 	switch mechanism {
 	case sarama.SASLTypePlaintext:
 	case sarama.SASLTypeSCRAMSHA256, sarama.SASLTypeSCRAMSHA512:
@@ -250,7 +262,7 @@ func (s *SASL) configure(c *sarama.Config) error {
 	default:
 		return fmt.Errorf("unknown mechanism %q; known: PLAIN, SCRAM-SHA-256, SCRAM-SHA-512, OAUTHBEARER", s.Mechanism)
 	}
-	if s.User == "" || s.Password == "" {
+	if s.User == "" || s.Password.text() == "" {
 		return errors.New("user and password are needed")
 	}
 	return nil
@@ -270,5 +282,5 @@ func (t tokens) Token() (*sarama.AccessToken, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &sarama.AccessToken{Token: string(token), Extensions: t.s.Extensions}, nil
+	return &sarama.AccessToken{Token: token.text(), Extensions: t.s.Extensions}, nil
 }

@@ -3,7 +3,6 @@ package partwise
 import (
 	"context"
 	"testing"
-
 )
 
 func TestPublish(t *testing.T) {
