@@ -44,7 +44,14 @@ func topicAt(t testing.TB, addr string, partitions int32, settings ...string) st
 	if code := resp.Topics[0].ErrorCode; code != 0 {
 		t.Fatalf("create topic %s: code %d", topic, code)
 	}
-	return topic
+	for range 200 { // brokers learn of it a little later
+		if _, err := ends(client, topic); err == nil {
+			return topic
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Fatalf("topic %s has no leader", topic)
+	return ""
 }
 
 func TestRealSweepConnections(t *testing.T) {
@@ -205,7 +212,14 @@ func TestRealCompacted(t *testing.T) {
 			rejected[n] = true
 			return nil
 		}
-		res, err := p.Publish(context.Background(), part)
+		var res Result
+		var err error
+		for range 5 { // a leader that isn't sure of itself yet casts doubt on what is in the log
+			clear(rejected)
+			if res, err = p.Publish(context.Background(), part); ClassOf(err) != RetryPart || err == nil {
+				break
+			}
+		}
 		if err != nil || res.Rows != 200 || res.Rejected != 200 {
 			t.Errorf("%+v, %v", res, err)
 		}
@@ -217,7 +231,7 @@ func TestRealCompacted(t *testing.T) {
 			}
 		}
 		all := readAll(t, addrs, topic, true)
-		if err := count(t, all).verify(id, 400, true, odd...); err != nil {
+		if err := count(t, all).verify(id, 400, d == EffectivelyOnce, odd...); err != nil {
 			t.Error(err)
 		}
 		part.Reject = nil
@@ -266,7 +280,7 @@ func TestRealCredentials(t *testing.T) {
 		o    Options
 		want string
 	}{
-		"wrong password":   {Options{Brokers: []string{broker.SASL}, SASL: wrong}, "SASL_AUTHENTICATION_FAILED"},
+		"wrong password":   {Options{Brokers: []string{broker.SASL}, SASL: wrong}, "invalid credentials"},
 		"wrong authority":  {Options{Brokers: []string{broker.TLS}, TLS: &TLS{}}, "certificate"},
 		"tls to plain":     {Options{Brokers: []string{broker.Addr}, TLS: tls, DeliveryTimeout: time.Second, RequestTimeout: time.Second}, ""},
 		"no such topic":    {Options{Brokers: []string{broker.Addr}, Topic: topic + "-missing", DeliveryTimeout: time.Second}, "UNKNOWN_TOPIC_OR_PARTITION"},

@@ -161,6 +161,8 @@ func broken(ctx context.Context, op, broker string, err error) *Error {
 	switch {
 	case ctx.Err() != nil:
 		e.Err = context.Cause(ctx)
+	case errors.Is(err, sarama.ErrSASLAuthenticationFailed), errors.Is(err, sarama.ErrUnsupportedSASLMechanism), errors.Is(err, sarama.ErrIllegalSASLState):
+		e.Class, e.Err = Sink, fmt.Errorf("%w (is this listener one with SASL, and are user, password or token right?)", err)
 	case errors.As(err, &code):
 		e = coded(op, code, messageBeside(err, code))
 		e.Broker = broker

@@ -15,6 +15,7 @@ import (
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/arrow-go/v18/arrow/array"
 	"github.com/apache/arrow-go/v18/arrow/memory"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -234,11 +235,17 @@ func publisher(t testing.TB, o Options) *Producer {
 	return p
 }
 
-// endOffsets asks for the last stable offset, or the high watermark, of every
-// partition, as the client's isolation level has it.
 func endOffsets(t testing.TB, client *kgo.Client, topic string) map[int32]int64 {
 	t.Helper()
-	ends := map[int32]int64{}
+	m, err := ends(client, topic)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+// ends asks for the high watermark of every partition.
+func ends(client *kgo.Client, topic string) (map[int32]int64, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	meta := kmsg.NewPtrMetadataRequest()
@@ -247,7 +254,7 @@ func endOffsets(t testing.TB, client *kgo.Client, topic string) map[int32]int64 
 	meta.Topics = append(meta.Topics, mt)
 	layout, err := meta.RequestWith(ctx, client)
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
 	list := kmsg.NewPtrListOffsetsRequest()
 	lt := kmsg.NewListOffsetsRequestTopic()
@@ -258,19 +265,22 @@ func endOffsets(t testing.TB, client *kgo.Client, topic string) map[int32]int64 
 		lt.Partitions = append(lt.Partitions, lp)
 	}
 	list.Topics = append(list.Topics, lt)
-	list.IsolationLevel = 0
+	found := map[int32]int64{}
 	for _, shard := range client.RequestSharded(ctx, list) {
 		if shard.Err != nil {
-			t.Fatal(shard.Err)
+			return nil, shard.Err
 		}
 		for _, p := range shard.Resp.(*kmsg.ListOffsetsResponse).Topics[0].Partitions {
-			if p.ErrorCode != 0 {
-				t.Fatalf("end of %s/%d: code %d", topic, p.Partition, p.ErrorCode)
+			if err := kerr.ErrorForCode(p.ErrorCode); err != nil {
+				return nil, err
 			}
-			ends[p.Partition] = p.Offset
+			found[p.Partition] = p.Offset
 		}
 	}
-	return ends
+	if len(found) == 0 {
+		return nil, fmt.Errorf("topic %s has no partitions", topic)
+	}
+	return found, nil
 }
 
 // hooked calls f before the n-th batch.

@@ -247,7 +247,9 @@ func (l *lane) handle(ans answer) error {
 	if ans.err != nil {
 		l.a.conns.fail(produce, ans.link)
 		b.sent.doubt = true
-		return l.stop(broken(l.a.ctx, "produce to", ans.link.addr, ans.err))
+		e := broken(l.a.ctx, "produce to", ans.link.addr, ans.err)
+		e.Topic, e.Partition = l.a.p.opts.Topic, l.partition
+		return l.stop(e)
 	}
 	l.a.throttled(ans.response.ThrottleTime)
 	block := ans.response.GetBlock(l.a.p.opts.Topic, l.partition)
@@ -315,6 +317,9 @@ func (l *lane) acknowledge(b *batch, block *sarama.ProduceResponseBlock, from *l
 		l.offset = max(l.offset, block.Offset+int64(len(b.entries)))
 	}
 	l.opened, l.since, l.tries = true, time.Time{}, 0
+	if l.trouble != nil { // of a batch behind this one
+		l.since = time.Now()
+	}
 	l.a.acknowledged(b, block.Err == sarama.ErrDuplicateSequenceNumber)
 	return nil
 }
@@ -370,7 +375,7 @@ func (l *lane) recover(ctx context.Context) error {
 func (l *lane) reconsider() error {
 	var window []*batch
 	var next int32
-	renumber, dropped := false, 0
+	renumber, dropped, freed := false, 0, int64(0)
 	for _, b := range l.window {
 		if b.sent.refusal != nil && !renumber {
 			renumber, next = true, b.sent.sequence
@@ -380,6 +385,10 @@ func (l *lane) reconsider() error {
 			var err error
 			if kept, err = l.dissect(b); err != nil {
 				return err
+			}
+			freed += b.held
+			for _, k := range kept {
+				freed -= k.held
 			}
 		}
 		was := len(b.entries)
@@ -394,11 +403,12 @@ func (l *lane) reconsider() error {
 		if dropped += was; dropped > 0 && b.sent.doubt {
 			return &Error{
 				Op: "produce to", Topic: l.a.p.opts.Topic, Partition: l.partition,
-				Err: errors.New("the broker refused records, and a connection was lost: what the log has after them isn't known"),
+				Err: errors.New("the broker refused records after a lost connection or a moving leader: what the log has after them isn't known"),
 			}
 		}
 	}
 	l.window, l.next = window, next
+	l.a.p.budget.release(freed)
 	return nil
 }
 
@@ -434,8 +444,6 @@ func (l *lane) dissect(b *batch) ([]*batch, error) {
 	}
 	for _, k := range kept {
 		k.sent.doubt = b.sent.doubt
-		b.held -= k.held
 	}
-	l.a.p.budget.release(b.held)
 	return kept, nil
 }
