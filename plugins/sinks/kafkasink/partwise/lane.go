@@ -308,14 +308,14 @@ func (l *lane) coded(block *sarama.ProduceResponseBlock, to *link) *Error {
 
 // acknowledge takes a batch off the window.
 func (l *lane) acknowledge(b *batch, block *sarama.ProduceResponseBlock, from *link) error {
-	i := slices.Index(l.window, b)
-	l.window = slices.Delete(l.window, i, i+1)
 	if block.Err == sarama.ErrNoError && block.Offset >= 0 {
 		if !b.sent.doubt && block.Offset < l.offset {
 			return l.errorf(from, "the log went back: the broker wrote at offset %d, and at %d before", block.Offset, l.offset-1)
 		}
 		l.offset = max(l.offset, block.Offset+int64(len(b.entries)))
 	}
+	i := slices.Index(l.window, b)
+	l.window = slices.Delete(l.window, i, i+1)
 	l.opened, l.since, l.tries = true, time.Time{}, 0
 	if l.trouble != nil { // of a batch behind this one
 		l.since = time.Now()
