@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -114,6 +115,7 @@ func (a *attempt) audit() error {
 func (a *attempt) settleBudget() {
 	for i, l := range a.lanes {
 		if b := a.builders[i]; b != nil {
+			a.p.budget.move(b.held)
 			a.p.budget.release(b.held)
 			a.builders[i] = nil
 		}
@@ -202,14 +204,15 @@ func (a *attempt) add(to int32, ordinal int64) error {
 	if whole := size + batchOverhead; whole > a.most && (a.p.codec == sarama.CompressionNone || whole > maxRequest) {
 		return a.reject(ordinal, a.record(brokerError{sarama.ErrMessageSizeTooLarge, fmt.Sprintf("the record takes %d bytes, the topic %d", whole, a.most)}))
 	}
-	bytes, by := b.room(&a.row)
-	if bytes > 0 {
-		if len(b.entries) == 0 && by.bytes() < a.extents[to].bytes() { // as large as the last one
-			by = growth{max(by.data, a.extents[to].data), max(by.entries, a.extents[to].entries), max(by.heads, a.extents[to].heads), max(by.stamps, a.extents[to].stamps)}
-			bytes = by.bytes()
-		}
-		if !a.p.budget.try(bytes) {
-			// All that is held from here on will be given back without us.
+	if bytes, by := a.room(to, b); bytes > 0 {
+		for granted := a.p.budget.try(bytes); !granted; {
+			var err error
+			if granted, err = a.p.budget.acquire(a.ctx, bytes, a.filling()); err != nil {
+				return err
+			}
+			if granted {
+				break
+			}
 			if err := a.flush(); err != nil {
 				return err
 			}
@@ -217,16 +220,28 @@ func (a *attempt) add(to int32, ordinal int64) error {
 				b = &batch{}
 				size = recordSize(&a.row, 0, 0)
 			}
-			bytes, by = b.room(&a.row)
-			if err := a.p.budget.acquire(a.ctx, bytes); err != nil {
-				return err
-			}
+			bytes, by = a.room(to, b)
 		}
 		b.grow(by)
 	}
 	b.add(&a.row, ordinal, size)
 	a.builders[to] = b
 	return nil
+}
+
+// room tells what b has to grow by to take a.row: a new batch at once to the
+// size of the last one of its partition.
+func (a *attempt) room(to int32, b *batch) (int64, growth) {
+	bytes, by := b.room(&a.row)
+	if last := a.extents[to]; bytes > 0 && len(b.entries) == 0 {
+		by = growth{max(by.data, last.data), max(by.entries, last.entries), max(by.heads, last.heads), max(by.stamps, last.stamps)}
+	}
+	return by.bytes(), by
+}
+
+// filling tells whether any batch is being filled.
+func (a *attempt) filling() bool {
+	return slices.ContainsFunc(a.builders, func(b *batch) bool { return b != nil })
 }
 
 // maxRequest is the most that sarama and, by default, a broker take at once.
@@ -249,6 +264,7 @@ func (a *attempt) seal(to int32) error {
 	b := a.builders[to]
 	a.builders[to] = nil
 	a.extents[to] = b.extent()
+	a.p.budget.move(b.held)
 	l := a.lanes[to]
 	if l == nil {
 		l = newLane(a, to)

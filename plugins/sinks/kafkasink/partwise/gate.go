@@ -2,6 +2,7 @@ package partwise
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 )
@@ -29,20 +30,25 @@ type open struct{}
 func (open) Acquire(ctx context.Context, _ int64) error { return ctx.Err() }
 func (open) Release(int64, Outcome)                     {}
 
-// budget bounds bytes that are held. Waiters are served in order. A request for
-// more than the whole is served when nothing else is held.
+// budget bounds bytes that are held. Bytes are still while their batch is being
+// filled, and move from when it is handed to its lane: then they come back
+// without their owner's doing. Waiters are served in order; when nothing moves,
+// those that hold still bytes are asked to hand them over. A request for more than
+// the whole is served when nothing else is held.
 type budget struct {
 	max int64
 
 	mu      sync.Mutex
 	held    int64
+	still   int64 // of held
 	peak    int64
 	waiters []*waiter
 }
 
 type waiter struct {
-	bytes int64
-	ready chan struct{}
+	bytes   int64
+	willing bool      // has something to hand over
+	ready   chan bool // true: granted; false: hand over first
 }
 
 // try takes bytes if that needs no waiting.
@@ -60,38 +66,43 @@ func (b *budget) fits(bytes int64) bool { return b.held+bytes <= b.max || b.held
 
 func (b *budget) take(bytes int64) {
 	b.held += bytes
+	b.still += bytes
 	b.peak = max(b.peak, b.held)
 }
 
-// acquire waits for bytes. Whoever waits must hold only what will be given back
-// without their doing.
-func (b *budget) acquire(ctx context.Context, bytes int64) error {
-	if b.try(bytes) {
-		return nil
-	}
+// acquire waits for bytes. It returns false when the caller, who is willing, has
+// to hand over what it holds and ask again.
+func (b *budget) acquire(ctx context.Context, bytes int64, willing bool) (bool, error) {
 	b.mu.Lock()
-	w := &waiter{bytes, make(chan struct{})}
+	w := &waiter{bytes, willing, make(chan bool, 1)}
 	b.waiters = append(b.waiters, w)
 	b.wake()
 	b.mu.Unlock()
 	select {
-	case <-w.ready:
-		return nil
+	case granted := <-w.ready:
+		return granted, nil
 	case <-ctx.Done():
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for i := range b.waiters {
-		if b.waiters[i] == w {
-			b.waiters = append(b.waiters[:i], b.waiters[i+1:]...)
-			b.wake()
-			return context.Cause(ctx)
-		}
+	if i := slices.Index(b.waiters, w); i >= 0 {
+		b.waiters = slices.Delete(b.waiters, i, i+1)
+		b.wake()
+	} else if <-w.ready { // it came in the same instant
+		b.still -= bytes
+		b.give(bytes)
 	}
-	b.give(bytes) // it came in the same instant
-	return context.Cause(ctx)
+	return false, context.Cause(ctx)
 }
 
+// move says that bytes will be released without the caller's doing.
+func (b *budget) move(bytes int64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.still -= bytes
+}
+
+// release gives back bytes that move.
 func (b *budget) release(bytes int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -100,7 +111,7 @@ func (b *budget) release(bytes int64) {
 
 func (b *budget) give(bytes int64) {
 	b.held -= bytes
-	if b.held < 0 {
+	if b.held < b.still || b.still < 0 {
 		panic("partwise: more bytes given back than taken")
 	}
 	b.wake()
@@ -111,6 +122,15 @@ func (b *budget) wake() {
 		w := b.waiters[0]
 		b.waiters = b.waiters[1:]
 		b.take(w.bytes)
-		close(w.ready)
+		w.ready <- true
 	}
+	if b.held > b.still {
+		return // what moves will come
+	}
+	b.waiters = slices.DeleteFunc(b.waiters, func(w *waiter) bool {
+		if w.willing {
+			w.ready <- false
+		}
+		return w.willing
+	})
 }

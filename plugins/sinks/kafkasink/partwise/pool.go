@@ -129,20 +129,15 @@ func (c *conns) get(r role, addr string) (*link, error) {
 	e := &pending{ready: make(chan struct{})}
 	c.links[at] = e
 	c.mu.Unlock()
-	e.link, e.err = c.pool.get(c.ctx, addr)
-	if e.err != nil {
-		c.forget(at, e)
-	}
-	close(e.ready)
-	return e.link, e.err
-}
-
-func (c *conns) forget(at place, e *pending) {
+	l, err := c.pool.get(c.ctx, addr)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.links[at] == e {
+	e.link, e.err = l, err
+	if err != nil && c.links[at] == e {
 		delete(c.links, at)
 	}
+	close(e.ready)
+	return l, err
 }
 
 // fail drops a link that gave an error; the next get makes a new one.
