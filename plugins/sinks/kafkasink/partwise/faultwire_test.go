@@ -36,6 +36,8 @@ func (k faultKind) String() string { return faultNames[k] }
 type injector struct {
 	// choose says what happens to request n of this kind (kmsg key).
 	choose func(n int, key int16) (faultKind, int16)
+	// inspect decides by the request's bytes.
+	inspect func(key int16, frame []byte) (faultKind, int16)
 	// tamper changes an answer that no fault hit.
 	tamper func(resp kmsg.Response)
 	// seen is told of every request.
@@ -96,6 +98,9 @@ func (c *faultConn) Write(frame []byte) (int, error) {
 	c.in.n++
 	if c.in.choose != nil {
 		e.kind, e.code = c.in.choose(n, e.key)
+	}
+	if c.in.inspect != nil {
+		e.kind, e.code = c.in.inspect(e.key, frame)
 	}
 	if e.kind != noFault {
 		c.in.hits++
