@@ -215,7 +215,7 @@ func measure(ctx context.Context, s settings, v variant, d *data, n int, topic s
 	if err != nil {
 		return result{}, err
 	}
-	defer client.Close()
+	defer func() { _ = client.Close() }()
 	admin, err := sarama.NewClusterAdminFromClient(client)
 	if err != nil {
 		return result{}, err

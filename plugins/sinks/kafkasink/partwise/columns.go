@@ -114,8 +114,6 @@ type nulls struct {
 	arr arrow.Array
 }
 
-func (n *nulls) at(i int) bool { return n.any && n.arr.IsNull(i) }
-
 func readBytes(a arrow.Array) bytesVector {
 	v := bytesVector{nulls: nulls{a.NullN() > 0, a}}
 	switch a := a.(type) {

@@ -56,8 +56,11 @@
 //
 // Bytes of rows that are held (being filled, waiting, in flight or waiting to be
 // sent again) never exceed [Options.MaxBytes], shared by all attempts of a
-// Producer; one record larger than that passes alone. Encoding needs three more
-// batches' worth for each connection that is being written to.
+// Producer; one record larger than that passes alone. When nothing more may be
+// held, batches in flight are waited for; only when all is held by batches that
+// are still being filled are these sent as they are. Encoding needs three more
+// batches' worth for each connection that is being written to; sarama encodes and
+// compresses one batch of a connection at a time.
 // Bytes in flight are what [Gate] is asked for: acquired before a batch is
 // written, released when it is answered or its connection is lost.
 package partwise

@@ -111,7 +111,7 @@ func (c *faultConn) Write(frame []byte) (int, error) {
 	c.in.mu.Unlock()
 	switch e.kind {
 	case cutEarly:
-		c.Conn.Close()
+		c.Close()
 		return 0, io.ErrClosedPipe
 	case refuse:
 		e.made = refusal(e, frame)
@@ -166,7 +166,7 @@ func (c *faultConn) next() error {
 	}
 	switch e.kind {
 	case cutLate:
-		c.Conn.Close()
+		c.Close()
 		return io.EOF
 	case silence:
 		c.mute = true

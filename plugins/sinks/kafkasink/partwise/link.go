@@ -45,7 +45,7 @@ func (w *wire) throttled() time.Duration {
 }
 
 // cut closes the connection. Any call on it returns.
-func (w *wire) cut() { _ = w.Conn.Close() }
+func (w *wire) cut() { _ = w.Close() }
 
 // dialer makes the one connection of a link for sarama.
 type dialer struct {

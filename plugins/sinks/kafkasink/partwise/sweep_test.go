@@ -162,7 +162,7 @@ func checkClass(t *testing.T, key kmsg.Key, kind faultKind, code sarama.KError, 
 	switch {
 	case v == hopeless, code == sarama.ErrUnknownTopicOrPartition && e.Class == Sink: // it stays unknown
 		want = Sink
-	case v == fenced && !(key == kmsg.Produce && e.Class == RetryPart):
+	case v == fenced && (key != kmsg.Produce || e.Class != RetryPart):
 		want = Fenced
 	case v == refused:
 		want = Record
