@@ -229,16 +229,15 @@ func measure(ctx context.Context, s settings, v variant, d *data, n int, topic s
 		return result{}, err
 	}
 	took, used := time.Since(start), cpu()-before
-	there, markers := int64(0), int64(0)
+	there := int64(0)
 	for p := range s.partitions {
 		end, err := client.GetOffset(topic, int32(p), sarama.OffsetNewest)
 		if err != nil {
 			return result{}, err
 		}
 		there += end
-		markers++
 	}
-	if there != int64(n) && there != int64(n)+markers { // a transaction ends with a marker in each partition
+	if there < int64(n) || there > int64(n+s.partitions) { // a transaction ends with a marker in each partition, a little later
 		return result{}, fmt.Errorf("%d records are on the topic, %d were sent", there, n)
 	}
 	m := float64(n) / 1e6

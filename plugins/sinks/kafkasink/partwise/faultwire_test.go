@@ -164,6 +164,9 @@ func (c *faultConn) next() error {
 	if _, err := io.ReadFull(c.Conn, body); err != nil {
 		return err
 	}
+	if int32(binary.BigEndian.Uint32(body)) != e.correlation {
+		e = exchange{kind: noFault, key: -1} // late, of a request that sarama gave up: it has to see that itself
+	}
 	switch e.kind {
 	case cutLate:
 		c.Close()
@@ -174,7 +177,7 @@ func (c *faultConn) next() error {
 	case belie:
 		body = rewrite(e, body, func(r kmsg.Response) { setCode(r, e.code) })
 	case noFault:
-		if c.in.tamper != nil {
+		if c.in.tamper != nil && e.key >= 0 {
 			body = rewrite(e, body, c.in.tamper)
 		}
 	}

@@ -270,15 +270,17 @@ func ends(client *kgo.Client, topic string) (map[int32]int64, error) {
 		if shard.Err != nil {
 			return nil, shard.Err
 		}
-		for _, p := range shard.Resp.(*kmsg.ListOffsetsResponse).Topics[0].Partitions {
-			if err := kerr.ErrorForCode(p.ErrorCode); err != nil {
-				return nil, err
+		for _, rt := range shard.Resp.(*kmsg.ListOffsetsResponse).Topics {
+			for _, p := range rt.Partitions {
+				if err := kerr.ErrorForCode(p.ErrorCode); err != nil {
+					return nil, err
+				}
+				found[p.Partition] = p.Offset
 			}
-			found[p.Partition] = p.Offset
 		}
 	}
-	if len(found) == 0 {
-		return nil, fmt.Errorf("topic %s has no partitions", topic)
+	if len(found) == 0 || len(found) < len(lt.Partitions) {
+		return nil, fmt.Errorf("topic %s: %d of %d partitions have an end", topic, len(found), len(lt.Partitions))
 	}
 	return found, nil
 }
