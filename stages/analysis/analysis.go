@@ -184,11 +184,7 @@ func byteOffset(s string, characters int) int {
 func (a *Analyzer) Declare(ctx context.Context, name string, columns []pipeline.Column) error {
 	items := make([]string, len(columns))
 	for i, c := range columns {
-		typ := c.Type
-		if typ == `"NULL"` || typ == "NULL" {
-			typ = "INTEGER"
-		}
-		items[i] = "CAST(NULL AS " + typ + ") AS " + ident(c.Name)
+		items[i] = "CAST(NULL AS " + c.Type + ") AS " + ident(c.Name)
 	}
 	_, err := a.db.ExecContext(ctx, "CREATE OR REPLACE VIEW "+ident(name)+" AS SELECT "+strings.Join(items, ", ")+" LIMIT 0")
 	if err != nil {
@@ -200,12 +196,13 @@ func (a *Analyzer) Declare(ctx context.Context, name string, columns []pipeline.
 
 func ident(name string) string { return `"` + strings.ReplaceAll(name, `"`, `""`) + `"` }
 
-const prefix = "DESCRIBE SELECT * FROM ("
+// prefix makes a view of a statement, as DESCRIBE would call a column of nothing
+// but NULLs an INTEGER: such a column takes the type of what it meets.
+const prefix = "CREATE OR REPLACE TEMP VIEW kq_bound AS SELECT * FROM ("
 
 // Bind implements pipeline.Engine.
 func (a *Analyzer) Bind(ctx context.Context, query string) ([]pipeline.Column, *pipeline.SQLError) {
-	rows, err := a.db.QueryContext(ctx, prefix+trim(query)+"\n)")
-	if err != nil {
+	if _, err := a.db.ExecContext(ctx, prefix+trim(query)+"\n)"); err != nil {
 		e := a.translate(err)
 		if e.Offset >= len(prefix) {
 			e.Offset = min(e.Offset-len(prefix), len(query))
@@ -214,16 +211,16 @@ func (a *Analyzer) Bind(ctx context.Context, query string) ([]pipeline.Column, *
 		}
 		return nil, &e
 	}
+	rows, err := a.db.QueryContext(ctx, "SELECT name, type FROM pragma_table_info('kq_bound') ORDER BY cid")
+	if err != nil {
+		return nil, &pipeline.SQLError{Offset: -1, Message: err.Error()}
+	}
 	defer rows.Close()
 	var columns []pipeline.Column
 	for rows.Next() {
 		var c pipeline.Column
-		var null, key, fallback, extra any
-		if err := rows.Scan(&c.Name, &c.Type, &null, &key, &fallback, &extra); err != nil {
+		if err := rows.Scan(&c.Name, &c.Type); err != nil {
 			return nil, &pipeline.SQLError{Offset: -1, Message: err.Error()}
-		}
-		if c.Type == `"NULL"` {
-			c.Type = "INTEGER"
 		}
 		columns = append(columns, c)
 	}
