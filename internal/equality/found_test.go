@@ -125,7 +125,15 @@ SELECT x.k, coalesce(x.c, [r.s]) AS s, coalesce(x.d, {'a': r.s}) AS d FROM (SELE
 SELECT k, c FROM (SELECT k, NULL AS c FROM lefts GROUP BY k) UNION SELECT k, s FROM rights
 SELECT k, NULL AS c, [NULL] AS d, {'a': NULL} AS e, count(DISTINCT n) AS n FROM lefts GROUP BY k
 SELECT c, count(*) AS n FROM (SELECT NULL AS c, k FROM lefts) GROUP BY c
+WITH q AS (SELECT NULL::VARCHAR || 'b' AS c, count(*) AS n FROM middles GROUP BY ALL) SELECT l.id, y.w FROM lefts l LEFT JOIN LATERAL (SELECT max(q.n) AS w, count(*) AS n FROM q WHERE l.s = q.c) y ON true
+WITH q AS (SELECT NULL::VARCHAR || 'b' AS c, n FROM (SELECT * FROM middles ORDER BY n, id LIMIT 5) GROUP BY ALL) SELECT DISTINCT ON (l.k) l.k, y.w FROM lefts l LEFT JOIN LATERAL (SELECT max(q.n) AS w, count(*) AS n FROM q WHERE l.s = q.c) y ON true ORDER BY l.k, l.id
 SELECT * FROM (SELECT k, NULL AS c FROM lefts) x JOIN (SELECT n, NULL AS d FROM rights) y ON x.c IS NOT DISTINCT FROM y.d AND x.k = y.n`},
+	{"queries-read-twice", `
+WITH c AS (SELECT k, sum(n) AS s FROM lefts GROUP BY k) SELECT r.id, c.s FROM rights r JOIN c ON r.k = c.k WHERE c.s = (SELECT max(s) FROM c)
+WITH c AS (SELECT k, avg(n) AS s FROM lefts GROUP BY k), d AS (SELECT max(s) AS m FROM c) SELECT c.k, c.s FROM c, d WHERE c.s > d.m / 2
+WITH c AS (SELECT id, n FROM lefts ORDER BY n DESC, id) SELECT (SELECT first(id) FROM c) AS f, (SELECT last(id) FROM c) AS l, (SELECT count(*) FROM c) AS n
+WITH c AS (SELECT id, n FROM lefts ORDER BY n DESC, id LIMIT 9) SELECT (SELECT list(id) FROM c) AS f, (SELECT count(*) FROM c) AS l
+WITH c AS MATERIALIZED (SELECT id, k, n FROM lefts WHERE n > 3) SELECT a.id, b.id AS o FROM c a JOIN c b ON a.k = b.k AND a.n < b.n`},
 	{"columns-by-number", `
 SELECT id, ARRAY(SELECT n FROM rights WHERE n IS NOT NULL ORDER BY id) AS a FROM lefts
 SELECT id, ARRAY(SELECT r.id FROM rights r WHERE r.k = l.k ORDER BY r.id) AS a FROM lefts l
@@ -149,7 +157,7 @@ func TestFound(t *testing.T) {
 				if want.err != nil {
 					t.Fatalf("%s: %v", text, want.err)
 				}
-				for _, o := range []settings{{size: three}, {size: all, small: 1}, {size: three, small: 1}} {
+				for _, o := range []settings{{size: three}, {size: all, small: 1}, {size: three, small: 1}, {size: three, small: 1, exchange: "auto"}} {
 					o.threads = 1
 					got, plan := w.run(append(slices.Clone(trapStages), s), o)
 					if why := same(want, got, inOrder || ordered(text)); why != "" {
