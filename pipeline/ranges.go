@@ -21,6 +21,10 @@ const (
 // mostDoublings of a shard's size make ranges that meet fewer row groups.
 const mostDoublings = 2
 
+// A few ranges overlap little wherever their values lie, as no row group is read
+// more often than there are ranges.
+const fewRanges = 8
+
 // rangeCuts finds ranges of a key by the row-group statistics of the inputs. The
 // filter of each shard decides which rows it has, so that the statistics only
 // decide what is read in vain.
@@ -113,7 +117,7 @@ func (r *rangeCuts) clustered(key map[string]string) bool {
 	all, typ, ok := r.inputs(key, nil)
 	if ok {
 		bounds, overlap := r.bounds(all, typ)
-		ok = len(bounds)+1 >= r.min && overlap <= r.limit
+		ok = len(bounds)+1 >= r.min && (overlap <= overlapOfReading || overlap <= r.limit && len(bounds)+1 >= fewRanges)
 	}
 	r.known[id] = ok
 	return ok
@@ -163,7 +167,7 @@ func (r *rangeCuts) bounds(all map[string][]zone, typ string) (bounds []string, 
 		// The bytes of a range are those of all inputs, in proportion.
 		size := int64(float64(target(total, r.shardBytes())<<double) * float64(most) / float64(max(1, total)))
 		larger := cutZones(zones, size, compare)
-		if double > 0 && len(larger)+1 < r.min {
+		if double > 0 && len(larger)+1 < fewRanges {
 			break
 		}
 		bounds, often = larger, overlap(all, larger, compare)
