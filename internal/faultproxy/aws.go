@@ -4,9 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"encoding/xml"
-	"io"
 	"net/http"
-	"strconv"
 	"strings"
 )
 
@@ -84,8 +82,8 @@ func Operations(names ...string) func(*http.Request) bool {
 
 // S3Error answers as S3 does when it refuses: 503 SlowDown, 500 InternalError,
 // 409 ConditionalRequestConflict, 429 TooManyRequests of some stores.
-func S3Error(status int, code string) func(*http.Request) *http.Response {
-	return func(r *http.Request) *http.Response {
+func S3Error(status int, code string) func(*http.Request) *Answer {
+	return func(r *http.Request) *Answer {
 		var body bytes.Buffer
 		body.WriteString(xml.Header)
 		_ = xml.NewEncoder(&body).Encode(struct {
@@ -95,30 +93,21 @@ func S3Error(status int, code string) func(*http.Request) *http.Response {
 		if r.Method == http.MethodHead { // has no body, so no code either
 			body.Reset()
 		}
-		return Response(status, http.Header{"Content-Type": {"application/xml"}, "X-Amz-Request-Id": {"faultproxy"}}, body.Bytes())
+		return &Answer{status, http.Header{"Content-Type": {"application/xml"}, "X-Amz-Request-Id": {"faultproxy"}}, body.Bytes()}
 	}
 }
 
 // SQSError answers as SQS does when it refuses: 400 RequestThrottled, 403
 // ThrottlingException, 500 InternalFailure, 503 ServiceUnavailable.
-func SQSError(status int, code string) func(*http.Request) *http.Response {
-	return func(*http.Request) *http.Response {
+func SQSError(status int, code string) func(*http.Request) *Answer {
+	return func(*http.Request) *Answer {
 		body, _ := json.Marshal(map[string]string{"__type": "com.amazonaws.sqs#" + code, "message": "injected " + code})
 		who := "Sender"
 		if status >= 500 {
 			who = "Receiver"
 		}
-		return Response(status, http.Header{
+		return &Answer{status, http.Header{
 			"Content-Type": {"application/x-amz-json-1.0"}, "X-Amzn-Query-Error": {code + ";" + who}, "X-Amzn-Requestid": {"faultproxy"},
-		}, body)
+		}, body}
 	}
-}
-
-// Response is an answer of any kind, for Reply and Edit.
-func Response(status int, header http.Header, body []byte) *http.Response {
-	if header == nil {
-		header = http.Header{}
-	}
-	header.Set("Content-Length", strconv.Itoa(len(body)))
-	return &http.Response{StatusCode: status, Header: header, ContentLength: int64(len(body)), Body: io.NopCloser(bytes.NewReader(body))}
 }

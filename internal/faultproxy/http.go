@@ -13,16 +13,22 @@ import (
 )
 
 // An HTTPRule hits requests. Their bodies have not been read when Match and Reply
-// see them, and are not there for them. Edit gets an answer whose body can be read
-// and replaced; its Content-Length is set anew.
-type HTTPRule = Rule[*http.Request, *http.Response]
+// see them, and are not there for them.
+type HTTPRule = Rule[*http.Request, *Answer]
+
+// An Answer is one of HTTP. Its Content-Length follows from its body.
+type Answer struct {
+	Status int
+	Header http.Header
+	Body   []byte
+}
 
 // HTTP is a reverse proxy for a server of HTTP/1.1. It hands on requests and
 // answers as they are, with the client's Host, so that signatures hold. If the
 // server can't be reached, or cuts a connection, so does the proxy.
 type HTTP struct {
 	network
-	book[*http.Request, *http.Response]
+	book[*http.Request, *Answer]
 	addr      string
 	upstream  *url.URL
 	transport *http.Transport
@@ -40,7 +46,7 @@ func NewHTTP(server string) (*HTTP, error) {
 		transport: &http.Transport{DisableCompression: true, MaxIdleConnsPerHost: 64},
 	}
 	p.init()
-	p.book.name = func(r *http.Request) string { return r.Method + " " + r.RequestURI + " " + Operation(r) }
+	p.name = func(r *http.Request) string { return r.Method + " " + r.RequestURI + " " + Operation(r) }
 	if p.addr, err = p.listen(p.accept); err != nil {
 		return nil, err
 	}
@@ -56,9 +62,12 @@ func (p *HTTP) URL() string { return "http://" + p.addr }
 // ServeHTTP handles one request of a client.
 func (p *HTTP) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	rule := p.decide(r)
+	// An answer may come before the end of the request. A client that is still sending would never see it if net/http then
+	// closed the connection.
+	defer func() { _, _ = io.Copy(io.Discard, r.Body) }()
 	if rule.Reply != nil {
 		p.sleep(rule.Fault.DelayRequest)
-		p.answer(w, r, rule, rule.Reply(r))
+		p.give(w, r, rule, rule.Reply(r))
 		return
 	}
 	out, err := p.outgoing(r, rule)
@@ -77,7 +86,23 @@ func (p *HTTP) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer res.Body.Close()
-	p.answer(w, r, rule, res)
+	if !rule.touchesAnswer() {
+		p.head(w, res.Header, res.StatusCode)
+		if _, err := io.Copy(w, res.Body); err != nil {
+			p.end(w, Cut(0))
+		}
+		return
+	}
+	body, err := io.ReadAll(res.Body) // to its end: the server is done with it
+	if err != nil {
+		p.end(w, Cut(0))
+		return
+	}
+	answer := &Answer{res.StatusCode, res.Header, body}
+	if rule.Edit != nil {
+		answer = rule.Edit(r, answer)
+	}
+	p.give(w, r, rule, answer)
 }
 
 // hopByHop headers are between two neighbours (RFC 9110, section 7.6.1). Expect
@@ -86,7 +111,7 @@ var hopByHop = []string{"Connection", "Keep-Alive", "Proxy-Connection", "TE", "T
 
 // outgoing is the request to the server. One that is hit is read to its end
 // first, so that it goes on, late, also when the client has given it up.
-func (p *HTTP) outgoing(r *http.Request, rule *Rule[*http.Request, *http.Response]) (*http.Request, error) {
+func (p *HTTP) outgoing(r *http.Request, rule *HTTPRule) (*http.Request, error) {
 	ctx := r.Context()
 	if rule.Fault != (Fault{}) || rule.Edit != nil {
 		ctx = p.ctx
@@ -100,6 +125,7 @@ func (p *HTTP) outgoing(r *http.Request, rule *Rule[*http.Request, *http.Respons
 	if _, ok := out.Header["User-Agent"]; !ok {
 		out.Header["User-Agent"] = nil // or Go would add its own
 	}
+	out.Body = io.NopCloser(r.Body) // its rest is ours to read
 	if r.ContentLength == 0 {
 		out.Body = nil
 	} else if ctx == p.ctx {
@@ -137,63 +163,48 @@ func (p *HTTP) part(w http.ResponseWriter, out *http.Request, f Fate) {
 	p.end(w, f)
 }
 
-// answer hands an answer on, as the rule has it.
-func (p *HTTP) answer(w http.ResponseWriter, r *http.Request, rule *Rule[*http.Request, *http.Response], res *http.Response) {
+// give answers a client, as the rule has it.
+func (p *HTTP) give(w http.ResponseWriter, r *http.Request, rule *HTTPRule, a *Answer) {
 	f := rule.Fault.Answer
-	if rule.Edit != nil || f.then != pass || rule.Fault.DelayAnswer > 0 {
-		if err := whole(res); err != nil {
-			p.end(w, Cut(0))
-			return
-		}
-	}
-	if rule.Edit != nil {
-		res = rule.Edit(r, res)
-		if err := whole(res); err != nil {
-			p.end(w, Cut(0))
-			return
-		}
-		if r.Method != http.MethodHead {
-			res.Header.Set("Content-Length", strconv.FormatInt(res.ContentLength, 10))
-		}
-	}
 	p.sleep(rule.Fault.DelayAnswer)
 	if f.then != pass && f.after == 0 {
 		p.end(w, f)
 		return
 	}
-	header := w.Header()
-	for name, values := range res.Header {
-		header[name] = values
+	header := a.Header.Clone()
+	if header == nil {
+		header = http.Header{}
 	}
-	for _, name := range hopByHop {
-		header.Del(name)
+	if r.Method != http.MethodHead && a.Status != http.StatusNoContent && a.Status != http.StatusNotModified {
+		header.Set("Content-Length", strconv.Itoa(len(a.Body)))
 	}
-	for _, name := range []string{"Content-Type", "Date"} { // or Go would add its own
-		if _, ok := res.Header[name]; !ok {
-			header[name] = nil
-		}
+	p.head(w, header, a.Status)
+	body := a.Body
+	if f.then != pass {
+		body = body[:min(len(body), f.after)]
 	}
-	w.WriteHeader(res.StatusCode)
-	if f.then == pass {
-		if _, err := io.Copy(w, res.Body); err != nil {
-			p.end(w, Cut(0))
-		}
-		return
+	_, _ = w.Write(body) // fails for a client that is gone
+	if f.then != pass {
+		_ = http.NewResponseController(w).Flush()
+		p.end(w, f)
 	}
-	_, _ = io.CopyN(w, res.Body, int64(f.after))
-	_ = http.NewResponseController(w).Flush()
-	p.end(w, f)
 }
 
-// whole reads the body of an answer, so that the server is done with it.
-func whole(res *http.Response) error {
-	if res.Body == nil {
-		res.Body = http.NoBody
+// head begins an answer with these headers and no others.
+func (p *HTTP) head(w http.ResponseWriter, header http.Header, status int) {
+	ours := w.Header()
+	for name, values := range header {
+		ours[name] = values
 	}
-	body, err := io.ReadAll(res.Body)
-	res.Body.Close()
-	res.Body, res.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
-	return err
+	for _, name := range hopByHop {
+		ours.Del(name)
+	}
+	for _, name := range []string{"Content-Type", "Date"} { // or Go would add its own
+		if _, ok := header[name]; !ok {
+			ours[name] = nil
+		}
+	}
+	w.WriteHeader(status)
 }
 
 // end ends the client's connection.
@@ -210,7 +221,7 @@ func (p *HTTP) end(w http.ResponseWriter, f Fate) {
 			abort(c.Conn)
 		}
 	}
-	conn.Close()
+	_ = conn.Close()
 }
 
 // accept gives a client's connection to net/http and returns when it is closed.
@@ -288,7 +299,7 @@ func (c *handedConn) end(f Fate) error {
 	case reset:
 		abort(c.Conn)
 	}
-	c.Close()
+	_ = c.Close()
 	return errEnded
 }
 

@@ -197,9 +197,8 @@ func TestHTTPReplies(t *testing.T) {
 	s, p := httpPair(t)
 	p.Set(
 		HTTPRule{Times: 2, Reply: S3Error(503, "SlowDown")},
-		HTTPRule{From: 3, Times: 1, Edit: func(_ *http.Request, res *http.Response) *http.Response {
-			body, _ := io.ReadAll(res.Body)
-			return Response(res.StatusCode+1, res.Header, append(body, '!'))
+		HTTPRule{From: 3, Times: 1, Edit: func(_ *http.Request, a *Answer) *Answer {
+			return &Answer{a.Status + 1, a.Header, append(a.Body, '!')}
 		}},
 	)
 	for i, want := range []string{"503 SlowDown", "503 SlowDown", "203 got c!", "202 got d"} {

@@ -20,7 +20,7 @@ import (
 func postgresPair(t *testing.T) (*faultproxy.Postgres, string, *pgx.Conn) {
 	t.Helper()
 	d := services.Postgres(t)
-	p, err := faultproxy.NewPostgres(d.Server.Addr(""))
+	p, err := faultproxy.NewPostgres(d.Addr(""))
 	if err != nil {
 		t.Fatal(err)
 	}

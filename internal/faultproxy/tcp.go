@@ -86,7 +86,7 @@ func (n *network) remove(conn net.Conn) {
 	n.state.Lock()
 	delete(n.open, conn)
 	n.state.Unlock()
-	conn.Close()
+	_ = conn.Close()
 }
 
 // SetConns replaces the rules for connections, and counts from 0. They hold for
@@ -115,7 +115,7 @@ func (n *network) CutAll() {
 		linger(conn)
 	}
 	for conn := range n.open {
-		conn.Close()
+		_ = conn.Close()
 	}
 }
 
@@ -124,7 +124,7 @@ func (n *network) Close() error {
 	n.stop()
 	n.state.Lock()
 	for _, l := range n.listeners {
-		l.Close()
+		_ = l.Close()
 	}
 	n.state.Unlock()
 	n.CutAll()
@@ -148,7 +148,7 @@ func (n *network) sleep(d time.Duration) {
 // abort closes a connection with a reset.
 func abort(conn net.Conn) {
 	linger(conn)
-	conn.Close()
+	_ = conn.Close()
 }
 
 // linger makes the close of a connection a reset.
@@ -209,6 +209,11 @@ func (p *pair) thaw() error {
 	}
 }
 
+func (p *pair) close() {
+	_ = p.client.Close()
+	_ = p.server.Close()
+}
+
 // errEnded is what the reader of a connection gets when its fate has come.
 var errEnded = errors.New("a fault ended the connection")
 
@@ -216,13 +221,11 @@ var errEnded = errors.New("a fault ended the connection")
 func (p *pair) end(f Fate) error {
 	switch f.then {
 	case cut:
-		p.client.Close()
-		p.server.Close()
+		p.close()
 	case reset:
 		linger(p.client)
 		linger(p.server)
-		p.client.Close()
-		p.server.Close()
+		p.close()
 	case hang:
 		p.freeze.Do(func() { close(p.frozen) })
 		return p.thaw()
@@ -271,8 +274,7 @@ func (p *pair) run(requests, answers func() error) {
 			_ = tcp.CloseWrite()
 			return
 		}
-		p.client.Close()
-		p.server.Close()
+		p.close()
 	}
 	group.Go(func() { one(requests, p.server) })
 	one(answers, p.client)

@@ -78,6 +78,10 @@ func tcpAt(t *testing.T, fault Fault, n, size int) {
 				t.Errorf("%q, %v", got, err)
 			}
 			silent(t, conn)
+		} else {
+			for string(bytes.Join(s.messages(), nil)) != "abcdefg"[:n] || len(p.ConnHits()) == 0 {
+				time.Sleep(time.Millisecond)
+			}
 		}
 		p.Close()
 	}

@@ -85,7 +85,7 @@ func (p *process) gone(t *testing.T) {
 	t.Helper()
 	for alive := true; alive; time.Sleep(5 * time.Millisecond) {
 		status, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.pid))
-		alive = len(status) > 0 && !(strings.Contains(string(status), "State:\tZ") && strings.Contains(string(status), "Threads:\t1\n"))
+		alive = len(status) > 0 && (!strings.Contains(string(status), "State:\tZ") || !strings.Contains(string(status), "Threads:\t1\n"))
 	}
 	for {
 		if _, err := os.Stat(filepath.Dir(p.dir)); errors.Is(err, os.ErrNotExist) {

@@ -134,7 +134,7 @@ func takePort(dir string, port int) (*lock, error) {
 		l.release()
 		return nil, err
 	}
-	probe.Close()
+	_ = probe.Close()
 	return l, nil
 }
 
@@ -145,7 +145,7 @@ func (s *Server) portTaken() bool {
 		if err != nil {
 			return true
 		}
-		probe.Close()
+		_ = probe.Close()
 	}
 	return false
 }
