@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -134,11 +135,7 @@ func TestControllerLives(t *testing.T) {
 		if s := c.Snapshot(); s.InFlight != 0 || s.Waiting != 0 {
 			t.Errorf("left over: %+v", s)
 		}
-		low, high := counts[0], counts[0]
-		for _, n := range counts {
-			low, high = min(low, n), max(high, n)
-		}
-		if float64(low) < 0.9*float64(high) {
+		if low, high := slices.Min(counts), slices.Max(counts); float64(low) < 0.9*float64(high) {
 			t.Errorf("between %d and %d successes: not fair", low, high)
 		}
 	})
@@ -216,4 +213,38 @@ func TestControllerCancel(t *testing.T) {
 			t.Errorf("%+v", s)
 		}
 	})
+}
+
+// A lone caller, whom nobody's release wakes, is woken when what the sink asked for
+// is over, and not before.
+func TestControllerRetryAfter(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := New(Options{})
+		const after = 17 * time.Second
+		longest := time.Duration(0)
+		for range 50 {
+			began := time.Now()
+			if err := c.Acquire(t.Context(), 1); err != nil {
+				t.Fatal(err)
+			}
+			longest = max(longest, time.Since(began))
+			time.Sleep(100 * time.Millisecond)
+			c.Release(1, Outcome{Result: Throttled, RetryAfter: after})
+		}
+		if longest < after-time.Second || longest > after+3*time.Second {
+			t.Errorf("longest wait %v, the sink asked for %v", longest, after)
+		}
+	})
+}
+
+// The price of a request: it must be nothing beside sending one.
+func BenchmarkController(b *testing.B) {
+	c := New(Options{})
+	b.ReportAllocs()
+	for b.Loop() {
+		if err := c.Acquire(b.Context(), 1000); err != nil {
+			b.Fatal(err)
+		}
+		c.Release(1000, Outcome{})
+	}
 }

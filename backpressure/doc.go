@@ -44,12 +44,13 @@
 // Safety·√(in service): what keeps many servers busy in spite of chance. Safety is
 // moved by the measured elasticity of throughput: rounds alternate between a
 // somewhat larger and a somewhat smaller window, and as long as 1 % more requests
-// give more than 0.08 % more throughput, more are allowed. That point is the knee.
+// give more than 0.1 % more throughput, more are allowed. That point is the knee.
 //
-// When a smaller window, twice in a row, costs as much throughput as it takes
-// requests away, there was no queue: the sink itself became slower, and the
-// latency without a queue is learnt anew. It is also looked for about every ten
-// seconds, in a short round with a window of 60 % (Draining).
+// When the loop has taken 40 % of the window away, and that cost as much throughput
+// and won no latency, there was no queue: the sink itself became slower, so the
+// window is restored and the latency without a queue learnt anew. That is also
+// looked for about every twenty seconds, in a round with 0.7 of what is in service
+// (Draining).
 //
 // Latency is measured by Little's law, as the mean number in flight over the rate
 // at which requests come and go. It needs no clock per request, and it sees
@@ -58,9 +59,11 @@
 // Throttled: requests that a sink refuses as too many set a pace. What it takes
 // while it refuses is the quota, so the rate goes to that and grows from there,
 // slowly at first and faster the longer nothing is refused. 2 % of refusals is the
-// price of knowing the quota. Where refusals are not in vain, because the sink
-// counts requests at once and not per second, up to 30 % are accepted: after each
-// cut the policy compares what the refused attempts had brought.
+// price of knowing the quota. A sink that counts requests at once and not per second
+// refuses when many are in flight; that is seen, and there up to 30 % are accepted,
+// because each place that is free for a moment is throughput lost. A Retry-After is
+// kept by everybody (up to a minute) while the sink takes nothing at all; one that
+// serves others means only those it refused, which is their caller's to keep.
 //
 // Failed: when more requests fail than usual, the window shrinks. When in a round
 // none succeeds, or none is answered for eight round trips and at least a second,

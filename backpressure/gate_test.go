@@ -58,6 +58,9 @@ func (m *model) check() {
 	if _, ok := m.gate.Next(); !ok {
 		m.t.Fatal("somebody waits and no tick is wanted")
 	}
+	if next, _ := m.gate.Next(); m.gate.head == byPace && next > max(m.gate.open, m.now) {
+		m.t.Fatalf("the first waiter may go at %v, the next tick is at %v", m.gate.open, next)
+	}
 	first := m.waiting[0]
 	fits := m.limit > 0 && (m.bytes()+first.bytes <= m.limit || len(m.flying) == 0)
 	if fits && len(m.flying) < m.gate.decision.Window && m.now >= m.gate.open {
@@ -131,13 +134,13 @@ func (m *model) actions() map[string]func(*rapid.T) {
 }
 
 // drain serves everybody, and fails if that takes longer than a dead sink may be
-// left alone and then probed.
+// left alone, once the round is over, and then probed.
 func (m *model) drain() {
 	m.settle()
 	m.limit = max(m.limit, 100)
 	m.gate.SetLimit(m.now, m.limit)
 	m.settle()
-	end := m.now + longestHold + time.Duration(len(m.waiting)+len(m.flying)+2)*2*time.Second
+	end := m.now + m.gate.decision.Most + longestHold + time.Duration(len(m.waiting)+len(m.flying)+2)*2*time.Second
 	for len(m.waiting)+len(m.flying) > 0 {
 		for _, f := range m.flying {
 			m.gate.Release(m.now, f.bytes, Outcome{})
@@ -189,6 +192,23 @@ func TestGateOrder(t *testing.T) {
 	g.Release(0, 10, Outcome{})
 	if want := []string{"a", "large", "b", "c"}; !slices.Equal(order, want) {
 		t.Fatalf("%v, want %v", order, want)
+	}
+}
+
+// Who gives up lets those behind go.
+func TestGateCancel(t *testing.T) {
+	g := NewGate(100, 0)
+	g.Ask(0, 60, func() {})
+	large := g.Ask(0, 70, func() {})
+	small := g.Ask(0, 10, func() {})
+	if !g.Cancel(0, large) || !small.Admitted() || large.Admitted() {
+		t.Fatal("the one behind isn't admitted")
+	}
+	if g.Cancel(0, small) {
+		t.Fatal("cancelled what is in flight")
+	}
+	if s := g.Snapshot(0); s.InFlight != 70 || s.Waiting != 0 || s.Totals.Cancelled != 1 {
+		t.Fatalf("%+v", s)
 	}
 }
 

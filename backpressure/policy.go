@@ -155,7 +155,10 @@ func Step(s State, o Observation) (State, Decision) {
 	r.limited = o.Limited > 0.1
 	r.clean = o.Throttled+o.Failed <= ended/50
 	if moved := float64(o.Admitted+ended) / 2; ended > 0 && moved > 0 {
-		r.latency = o.InFlight * r.seconds / moved
+		r.latency = min(o.InFlight*r.seconds/moved, longestTrip.Seconds())
+	}
+	if r.latency < 1e-9 { // nothing is answered within a nanosecond
+		r.latency = 0
 	}
 	reason := s.outage(r)
 	if reason == "" {
@@ -203,7 +206,7 @@ func (s *State) decide(reason Reason) Decision {
 	case s.Mode == Running:
 		w -= math.Round(w * dither)
 	}
-	rtt := min(seconds(s.Latency), longestTrip)
+	rtt := seconds(s.Latency)
 	enough := int64(answers)
 	switch s.Mode {
 	case Starting:
