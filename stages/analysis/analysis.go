@@ -196,24 +196,29 @@ func (a *Analyzer) Declare(ctx context.Context, name string, columns []pipeline.
 
 func ident(name string) string { return `"` + strings.ReplaceAll(name, `"`, `""`) + `"` }
 
-// prefix makes a view of a statement, as DESCRIBE would call a column of nothing
-// but NULLs an INTEGER: such a column takes the type of what it meets.
-const prefix = "CREATE OR REPLACE TEMP VIEW kq_bound AS SELECT * FROM ("
+const prefix = "DESCRIBE SELECT * FROM ("
 
 // Bind implements pipeline.Engine.
 func (a *Analyzer) Bind(ctx context.Context, query string) ([]pipeline.Column, *pipeline.SQLError) {
-	if _, err := a.db.ExecContext(ctx, prefix+trim(query)+"\n)"); err != nil {
+	query = trim(query)
+	// A view tells columns of nothing but NULLs, which take the type of what they
+	// meet, from integers; DESCRIBE doesn't, but knows what can't be a view: PIVOT.
+	const view = "CREATE OR REPLACE TEMP VIEW kq_bound AS SELECT * FROM ("
+	asked := prefix + query + "\n)"
+	if _, err := a.db.ExecContext(ctx, view+query+"\n)"); err == nil {
+		asked = "SELECT name, type FROM pragma_table_info('kq_bound') ORDER BY cid"
+	} else {
+		asked = "SELECT column_name, column_type FROM (" + asked + ")"
+	}
+	rows, err := a.db.QueryContext(ctx, asked)
+	if err != nil {
 		e := a.translate(err)
-		if e.Offset >= len(prefix) {
-			e.Offset = min(e.Offset-len(prefix), len(query))
+		if at := strings.Index(asked, prefix) + len(prefix); e.Offset >= at {
+			e.Offset = min(e.Offset-at, len(query))
 		} else {
 			e.Offset = -1
 		}
 		return nil, &e
-	}
-	rows, err := a.db.QueryContext(ctx, "SELECT name, type FROM pragma_table_info('kq_bound') ORDER BY cid")
-	if err != nil {
-		return nil, &pipeline.SQLError{Offset: -1, Message: err.Error()}
 	}
 	defer rows.Close()
 	var columns []pipeline.Column
