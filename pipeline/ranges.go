@@ -10,9 +10,20 @@ import (
 	"strings"
 )
 
-// maxOverlap is how many times a row group may be read on average before shards
-// by key ranges cost more than they save.
-const maxOverlap = 1.3
+// How many times a row group may be read on average before shards by key ranges
+// cost more than one worker that reads all once, and more than an exchange, in
+// which all rows are read, written and read again.
+const (
+	overlapOfReading = 1.3
+	overlapOfMoving  = 2.0
+)
+
+// mostDoublings of a shard's size make ranges that meet fewer row groups.
+const mostDoublings = 2
+
+// A few ranges overlap little wherever their values lie, as no row group is read
+// more often than there are ranges.
+const fewRanges = 8
 
 // rangeCuts finds ranges of a key by the row-group statistics of the inputs. The
 // filter of each shard decides which rows it has, so that the statistics only
@@ -20,6 +31,7 @@ const maxOverlap = 1.3
 type rangeCuts struct {
 	*compiler
 	min   int             // fewer ranges than this are not worth it
+	limit float64         // overlap that is one too much
 	known map[string]bool // answers so far, as the same key is proposed again and again
 }
 
@@ -104,8 +116,8 @@ func (r *rangeCuts) clustered(key map[string]string) bool {
 	}
 	all, typ, ok := r.inputs(key, nil)
 	if ok {
-		bounds := r.bounds(all, typ)
-		ok = len(bounds)+1 >= r.min && overlap(all, bounds, comparer(typ)) <= maxOverlap
+		bounds, overlap := r.bounds(all, typ)
+		ok = len(bounds)+1 >= r.min && (overlap <= overlapOfReading || overlap <= r.limit && len(bounds)+1 >= fewRanges)
 	}
 	r.known[id] = ok
 	return ok
@@ -132,8 +144,10 @@ func (r *rangeCuts) inputs(key map[string]string, read map[string][]string) (all
 }
 
 // bounds cuts the values so that each range holds about a shard's bytes of the
-// input that is largest: at least values of its row groups.
-func (r *rangeCuts) bounds(all map[string][]zone, typ string) (bounds []string) {
+// input that is largest, or a few times as many where smaller ones would share
+// too many row groups: at least values of its row groups. It tells how often a
+// byte is read on average.
+func (r *rangeCuts) bounds(all map[string][]zone, typ string) (bounds []string, often float64) {
 	var total, most int64
 	var largest []zone
 	for _, name := range sortedKeys(all) {
@@ -149,11 +163,26 @@ func (r *rangeCuts) bounds(all map[string][]zone, typ string) (bounds []string) 
 	compare := comparer(typ)
 	zones := slices.DeleteFunc(slices.Clone(largest), func(z zone) bool { return z.empty })
 	slices.SortStableFunc(zones, func(a, b zone) int { return compare(a.low, b.low) })
-	// The bytes of a range are those of all inputs, in proportion.
-	size := target(total, r.shardBytes())
+	for double := range mostDoublings + 1 {
+		// The bytes of a range are those of all inputs, in proportion.
+		size := int64(float64(target(total, r.shardBytes())<<double) * float64(most) / float64(max(1, total)))
+		larger := cutZones(zones, size, compare)
+		if double > 0 && len(larger)+1 < fewRanges {
+			break
+		}
+		bounds, often = larger, overlap(all, larger, compare)
+		if often <= overlapOfReading {
+			break
+		}
+	}
+	return bounds, often
+}
+
+// cutZones cuts row groups in the order of their least values.
+func cutZones(zones []zone, size int64, compare func(a, b string) int) (bounds []string) {
 	var open int64
 	for i, z := range zones {
-		if i > 0 && open > 0 && (open+z.bytes)*total/max(1, most) > size && compare(z.low, zones[i-1].low) > 0 &&
+		if i > 0 && open > 0 && open+z.bytes > size && compare(z.low, zones[i-1].low) > 0 &&
 			(len(bounds) == 0 || compare(z.low, bounds[len(bounds)-1]) > 0) {
 			bounds = append(bounds, z.low)
 			open = 0
@@ -201,7 +230,8 @@ func (r *rangeCuts) shards(ctx context.Context, g *Graph, t *Task, key map[strin
 	if !ok {
 		return nil, fmt.Errorf("stage %s: the key of its ranges lost its statistics", t.Name)
 	}
-	bounds, compare := r.bounds(all, typ), comparer(typ)
+	bounds, often := r.bounds(all, typ)
+	compare := comparer(typ)
 	var shards []Shard
 	nulls := false
 	for i := range len(bounds) + 1 {
@@ -239,7 +269,7 @@ func (r *rangeCuts) shards(ctx context.Context, g *Graph, t *Task, key map[strin
 		shards = append(shards, s)
 	}
 	t.Reads = read[sortedKeys(key)[0]]
-	t.Overlap = overlap(all, bounds, compare)
+	t.Overlap = often
 	return shards, nil
 }
 

@@ -111,6 +111,29 @@ SELECT id, k FROM picked WHERE k IN (WITH picked AS (SELECT k FROM rights) SELEC
 SELECT k_1, median(m) FROM (SELECT k, g AS k, n AS k_1, id AS m FROM lefts) GROUP BY k_1
 SELECT k_1, median(m) FROM (SELECT k AS m, g AS k_1, n AS k, id AS k FROM lefts) GROUP BY k_1
 SELECT k_1, median(m) FROM (SELECT l.k, r.g AS k, r.n AS m FROM lefts l LEFT JOIN rights r ON l.k = r.k) GROUP BY k_1`},
+	{"types-of-constants", `
+SELECT k, greatest(CASE WHEN max(n) > 5 THEN 0e0 ELSE max(huge) END, 2.50) AS g FROM lefts GROUP BY k
+SELECT l.id, CASE WHEN r.n > 3 THEN 1e0 ELSE l.huge END + 0.25 AS c FROM lefts l JOIN rights r ON l.k = r.k
+SELECT k, sum(n * 1e0) / 3 AS s, typeof(sum(n * 1e0)) AS t, max(1e-5 + n) AS m FROM lefts GROUP BY k
+SELECT l.id, true AS t, typeof(2.5e0) AS d, 1e300 AS e, -1e0 AS f FROM lefts l JOIN rights r ON l.k = r.k WHERE true
+SELECT k, quantile_cont(n, 0.5e0) AS q FROM lefts GROUP BY k`},
+	{"columns-of-nothing-but-nulls", `
+SELECT x.k, r.id FROM (SELECT k, NULL AS c, count(*) AS n FROM lefts GROUP BY k) x LEFT JOIN rights r ON x.c = r.s AND x.k = r.k
+SELECT x.k, r.id FROM (SELECT DISTINCT ON (k) k, NULL || '-' || 'b' AS c FROM lefts ORDER BY k, id) x LEFT JOIN rights r ON x.c = r.s
+SELECT x.k, x.c || r.s AS t, coalesce(x.c, r.s) AS s FROM (SELECT k, max(NULL) AS c FROM lefts GROUP BY k) x JOIN rights r ON x.k = r.k
+SELECT x.k, coalesce(x.c, [r.s]) AS s, coalesce(x.d, {'a': r.s}) AS d FROM (SELECT k, [NULL] AS c, {'a': NULL} AS d, count(*) AS n FROM lefts GROUP BY k) x JOIN rights r ON x.k = r.k WHERE x.n > 1
+SELECT k, c FROM (SELECT k, NULL AS c FROM lefts GROUP BY k) UNION SELECT k, s FROM rights
+SELECT k, NULL AS c, [NULL] AS d, {'a': NULL} AS e, count(DISTINCT n) AS n FROM lefts GROUP BY k
+SELECT c, count(*) AS n FROM (SELECT NULL AS c, k FROM lefts) GROUP BY c
+WITH q AS (SELECT NULL::VARCHAR || 'b' AS c, count(*) AS n FROM middles GROUP BY ALL) SELECT l.id, y.w FROM lefts l LEFT JOIN LATERAL (SELECT max(q.n) AS w, count(*) AS n FROM q WHERE l.s = q.c) y ON true
+WITH q AS (SELECT NULL::VARCHAR || 'b' AS c, n FROM (SELECT * FROM middles ORDER BY n, id LIMIT 5) GROUP BY ALL) SELECT DISTINCT ON (l.k) l.k, y.w FROM lefts l LEFT JOIN LATERAL (SELECT max(q.n) AS w, count(*) AS n FROM q WHERE l.s = q.c) y ON true ORDER BY l.k, l.id
+SELECT * FROM (SELECT k, NULL AS c FROM lefts) x JOIN (SELECT n, NULL AS d FROM rights) y ON x.c IS NOT DISTINCT FROM y.d AND x.k = y.n`},
+	{"queries-read-twice", `
+WITH c AS (SELECT k, sum(n) AS s FROM lefts GROUP BY k) SELECT r.id, c.s FROM rights r JOIN c ON r.k = c.k WHERE c.s = (SELECT max(s) FROM c)
+WITH c AS (SELECT k, avg(n) AS s FROM lefts GROUP BY k), d AS (SELECT max(s) AS m FROM c) SELECT c.k, c.s FROM c, d WHERE c.s > d.m / 2
+WITH c AS (SELECT id, n FROM lefts ORDER BY n DESC, id) SELECT (SELECT first(id) FROM c) AS f, (SELECT last(id) FROM c) AS l, (SELECT count(*) FROM c) AS n
+WITH c AS (SELECT id, n FROM lefts ORDER BY n DESC, id LIMIT 9) SELECT (SELECT list(id) FROM c) AS f, (SELECT count(*) FROM c) AS l
+WITH c AS MATERIALIZED (SELECT id, k, n FROM lefts WHERE n > 3) SELECT a.id, b.id AS o FROM c a JOIN c b ON a.k = b.k AND a.n < b.n`},
 	{"columns-by-number", `
 SELECT id, ARRAY(SELECT n FROM rights WHERE n IS NOT NULL ORDER BY id) AS a FROM lefts
 SELECT id, ARRAY(SELECT r.id FROM rights r WHERE r.k = l.k ORDER BY r.id) AS a FROM lefts l
@@ -134,7 +157,7 @@ func TestFound(t *testing.T) {
 				if want.err != nil {
 					t.Fatalf("%s: %v", text, want.err)
 				}
-				for _, o := range []settings{{size: three}, {size: all, small: 1}, {size: three, small: 1}} {
+				for _, o := range []settings{{size: three}, {size: all, small: 1}, {size: three, small: 1}, {size: three, small: 1, exchange: "auto"}} {
 					o.threads = 1
 					got, plan := w.run(append(slices.Clone(trapStages), s), o)
 					if why := same(want, got, inOrder || ordered(text)); why != "" {

@@ -314,7 +314,7 @@ type settings struct {
 	size     int64                         // decoded bytes a shard aims at
 	small    int64                         // bytes up to which shards may read an input whole; 0: the default
 	threads  int                           // 0: 2
-	exchange string                        // the job's key of that name; "": always
+	exchange string                        // the job's key of that name; "": always; auto has a budget that nothing fits
 	files    func(files []string) []string // the files of a source; nil: as declared
 }
 
@@ -399,7 +399,12 @@ func (w *world) compile(stages []stage, results []string, o settings) (*pipeline
 			Name: s.name, SQL: s.sql, Materialize: s.materialize || slices.Contains(results, s.name), Retry: pipeline.Retry{Attempts: 1},
 		})
 	}
+	budget := int64(0)
+	if o.exchange == "auto" {
+		budget = 1 // nothing fits
+	}
 	return pipeline.Compile(context.Background(), job, w.engine, pipeline.CompileOptions{
+		Budget: budget,
 		Open: func(s pipeline.Source) (pipeline.Relation, []string, error) {
 			return pipeline.Relation{Function: s.Type, Args: w.sources[s.Name].args}, s.URIs, nil
 		},

@@ -134,11 +134,15 @@ func (l *lane) prelude(g *generator) (stages []stage, gone func()) {
 
 // randomSettings is how batch n runs.
 func randomSettings(g *generator) settings {
-	return settings{
+	o := settings{
 		size:    []int64{1 << 40, 1500, 400, 200, 200, 200, 1}[g.IntN(7)],
 		small:   int64(g.IntN(2)), // 1 byte: joins can't read one side whole
 		threads: 1 + g.IntN(2),
 	}
+	if g.chance(30) {
+		o.exchange, o.small = "auto", 1
+	}
+	return o
 }
 
 // batch compares statements from..to, and reports what is wrong with them until

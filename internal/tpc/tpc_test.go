@@ -72,6 +72,48 @@ func TestShards(t *testing.T) {
 	}
 }
 
+// Where rows may move, few queries bring an input together in one place that
+// would be above 64 MiB at scale factor 1.
+func TestGathers(t *testing.T) {
+	w := newWorld(t, tpchSuite(t))
+	large := int64(*tpchScale * (64 << 20))
+	var gathered []string
+	for _, q := range w.suite.Queries {
+		_, file := w.job(t, q)
+		out, err := exec.Command(kq, "plan", file, "--json", "--exchange", "always", "--shard-size", fmt.Sprintf("%dB", w.shardSize(t, q, 16))).Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var plan struct {
+			Tasks []struct {
+				Name   string
+				Inputs []struct{ Name, Kind string }
+			}
+			Notes map[string]struct{ Inputs []struct{ Bytes int64 } }
+		}
+		if err := json.Unmarshal(out, &plan); err != nil {
+			t.Fatal(err)
+		}
+		for _, task := range plan.Tasks {
+			for i, in := range task.Inputs {
+				if in.Kind != "gather" {
+					continue
+				}
+				// A size that isn't known counts as large.
+				if n := plan.Notes[task.Name].Inputs[i].Bytes; n < 0 || n > large {
+					t.Logf("%s: %s gathers about %d bytes of %s", q.Name, task.Name, n, in.Name)
+					if !slices.Contains(gathered, q.Name) {
+						gathered = append(gathered, q.Name)
+					}
+				}
+			}
+		}
+	}
+	if len(gathered) > 3 {
+		t.Errorf("%d queries gather what is large: %v", len(gathered), gathered)
+	}
+}
+
 // The comparison must be able to fail, and to tell what ORDER BY leaves open from
 // what it says.
 func TestComparison(t *testing.T) {

@@ -184,11 +184,7 @@ func byteOffset(s string, characters int) int {
 func (a *Analyzer) Declare(ctx context.Context, name string, columns []pipeline.Column) error {
 	items := make([]string, len(columns))
 	for i, c := range columns {
-		typ := c.Type
-		if typ == `"NULL"` || typ == "NULL" {
-			typ = "INTEGER"
-		}
-		items[i] = "CAST(NULL AS " + typ + ") AS " + ident(c.Name)
+		items[i] = "CAST(NULL AS " + c.Type + ") AS " + ident(c.Name)
 	}
 	_, err := a.db.ExecContext(ctx, "CREATE OR REPLACE VIEW "+ident(name)+" AS SELECT "+strings.Join(items, ", ")+" LIMIT 0")
 	if err != nil {
@@ -204,11 +200,21 @@ const prefix = "DESCRIBE SELECT * FROM ("
 
 // Bind implements pipeline.Engine.
 func (a *Analyzer) Bind(ctx context.Context, query string) ([]pipeline.Column, *pipeline.SQLError) {
-	rows, err := a.db.QueryContext(ctx, prefix+trim(query)+"\n)")
+	query = trim(query)
+	// A view tells columns of nothing but NULLs, which take the type of what they
+	// meet, from integers; DESCRIBE doesn't, but knows what can't be a view: PIVOT.
+	const view = "CREATE OR REPLACE TEMP VIEW kq_bound AS SELECT * FROM ("
+	asked := prefix + query + "\n)"
+	if _, err := a.db.ExecContext(ctx, view+query+"\n)"); err == nil {
+		asked = "SELECT name, type FROM pragma_table_info('kq_bound') ORDER BY cid"
+	} else {
+		asked = "SELECT column_name, column_type FROM (" + asked + ")"
+	}
+	rows, err := a.db.QueryContext(ctx, asked)
 	if err != nil {
 		e := a.translate(err)
-		if e.Offset >= len(prefix) {
-			e.Offset = min(e.Offset-len(prefix), len(query))
+		if at := strings.Index(asked, prefix) + len(prefix); e.Offset >= at {
+			e.Offset = min(e.Offset-at, len(query))
 		} else {
 			e.Offset = -1
 		}
@@ -218,12 +224,8 @@ func (a *Analyzer) Bind(ctx context.Context, query string) ([]pipeline.Column, *
 	var columns []pipeline.Column
 	for rows.Next() {
 		var c pipeline.Column
-		var null, key, fallback, extra any
-		if err := rows.Scan(&c.Name, &c.Type, &null, &key, &fallback, &extra); err != nil {
+		if err := rows.Scan(&c.Name, &c.Type); err != nil {
 			return nil, &pipeline.SQLError{Offset: -1, Message: err.Error()}
-		}
-		if c.Type == `"NULL"` {
-			c.Type = "INTEGER"
 		}
 		columns = append(columns, c)
 	}

@@ -262,7 +262,7 @@ func TestBind(t *testing.T) {
 		t.Fatal(err)
 	}
 	cols, e := a.Bind(ctx, `SELECT a + 1 AS n, "b c".y[1] AS y, e, NULL AS z FROM t; -- the end`)
-	if e != nil || len(cols) != 4 || cols[0] != (pipeline.Column{Name: "n", Type: "INTEGER"}) || cols[2].Type != "ENUM('p', 'q')" || cols[3].Type != "INTEGER" {
+	if e != nil || len(cols) != 4 || cols[0] != (pipeline.Column{Name: "n", Type: "INTEGER"}) || cols[2].Type != "ENUM('p', 'q')" || cols[3].Type != `"NULL"` {
 		t.Errorf("%+v, %v", cols, e)
 	}
 	for _, c := range []struct {

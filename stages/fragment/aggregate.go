@@ -93,8 +93,7 @@ func (s *splitter) rows(q analysis.Node) (*way, *failure) {
 			return nil, fail(q, "%s", err)
 		}
 		probe["from_table"], probe["where_clause"], probe["cte_map"] = q["from_table"], q["where_clause"], q["cte_map"]
-		// What the query mentions anywhere decides how much each table costs.
-		w, f := s.distribute(probe)
+		w, f := s.distribute(probe, q)
 		if w != nil && w.kind != pipeline.Gather {
 			return w, nil
 		}

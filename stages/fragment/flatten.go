@@ -222,9 +222,9 @@ type definition struct {
 	drop    func() // removes it from where it is defined
 }
 
-// inline puts every query that the statement names where it is read: once, or
-// as often as it only selects and filters. Others are computed first.
-func (s *splitter) inline(tree analysis.Node) error {
+// views puts the stages that the statement reads as if they stood within it
+// before its own WITH.
+func (s *splitter) views(tree analysis.Node) error {
 	entries := tree.Child("cte_map").List("map")
 	all := []any{}
 	for i, v := range s.r.Views {
@@ -247,6 +247,12 @@ func (s *splitter) inline(tree analysis.Node) error {
 		all = append(all, map[string]any(e))
 	}
 	tree["cte_map"] = map[string]any{"map": all}
+	return nil
+}
+
+// inline puts every query that the statement names where it is read: once, or
+// as often as it only selects and filters. Others are computed first.
+func (s *splitter) inline(tree analysis.Node) error {
 	var defs []*definition
 	collectDefinitions(tree, nil, &defs)
 	for _, d := range defs {

@@ -73,7 +73,11 @@ hash t(k) | SELECT DISTINCT ON (k) * FROM t
 hash t(k,g) u(k,g) | SELECT k, g FROM t EXCEPT SELECT k, g FROM u
 forward t; gather q#1 | SELECT * FROM t LIMIT 5
 forward t; gather q#1 | SELECT * FROM t ORDER BY x DESC LIMIT 5 OFFSET 2
-forward t; forward t; sort q#1 | SELECT * FROM t ORDER BY x
+gather t | SELECT * FROM t ORDER BY x
+gather s t | SELECT * FROM t JOIN s USING (k) ORDER BY x
+hash t(k); gather q#1 | SELECT k, median(x) AS m FROM t GROUP BY k ORDER BY m
+always forward t; forward t; sort q#1 | SELECT * FROM t ORDER BY x
+always hash t(k); forward q:rows; forward q:rows; sort q#1 | SELECT k, median(x) AS m FROM t GROUP BY k ORDER BY m
 forward s t | SELECT * FROM t JOIN s USING (k)
 forward s t; gather q#1 | SELECT count(*) FROM t JOIN s USING (k)
 forward u; gather q#2; forward q#1 t | SELECT * FROM t WHERE x > (SELECT avg(y) FROM u)
@@ -84,7 +88,9 @@ func TestVerdicts(t *testing.T) {
 	a := newAnalyzer(t)
 	for _, line := range strings.Split(strings.TrimSpace(verdicts), "\n") {
 		want, query, _ := strings.Cut(line, " | ")
-		fragments, err := Split(context.Background(), a, request(t, a, query))
+		r := request(t, a, query)
+		want, r.Always = strings.CutPrefix(want, "always ")
+		fragments, err := Split(context.Background(), a, r)
 		if err != nil {
 			t.Errorf("%s: %v", query, err)
 			continue

@@ -104,6 +104,21 @@ func (s *splitter) peelOrder(q analysis.Node, name string, by order) (bool, erro
 	if offset > 0 {
 		tail += fmt.Sprintf(" OFFSET %d", offset)
 	}
+	if limited == nil && s.r.Always && last.Kind != pipeline.Gather {
+		return true, s.sorted(name, between, o, query)
+	}
+	if limited == nil && last.Kind == pipeline.Forward && last.Raw == "" {
+		// One DuckDB that sorts and spills is done before the rows would have moved.
+		last.Kind, last.Inputs = pipeline.Gather, slices.Clone(last.Inputs)
+		for i := range last.Inputs {
+			if last.Inputs[i].Kind == pipeline.Forward {
+				last.Inputs[i].Kind = pipeline.Gather
+			}
+		}
+		at := first(sorted.List("orders")).Child("expression")
+		last.Reason, last.Offset, last.Words = "ORDER BY orders all rows", at.Offset(), pipeline.Words{}
+		s.attribute(last)
+	}
 	if last.Kind == pipeline.Gather {
 		// It runs as one already: so it orders as well.
 		f := *last
@@ -111,9 +126,6 @@ func (s *splitter) peelOrder(q analysis.Node, name string, by order) (bool, erro
 		delete(s.tables, fold(f.Name))
 		f.Name, f.SQL, f.Order = name, query+"("+f.SQL+")"+tail, strings.Join(o.by, ", ")
 		return true, s.add(f)
-	}
-	if limited == nil && !s.r.Fits() {
-		return true, s.sorted(name, between, o, query)
 	}
 	why := "LIMIT counts over all rows"
 	at := lead(limited)

@@ -22,7 +22,7 @@ func (s *splitter) planned(q analysis.Node, name string, by order, combine bool)
 		if s.tries++; s.tries > 200 {
 			return fmt.Errorf("the statement has too many parts to plan")
 		}
-		if w, f = s.distribute(q); w != nil {
+		if w, f = s.distribute(q, q); w != nil {
 			if w.kind == pipeline.Hash && combine {
 				// What one table's groups need is better combined where it lies.
 				if r, _ := s.rows(q); r != nil && (r.kind == pipeline.Forward || r.kind == pipeline.Range) {
@@ -64,7 +64,7 @@ func (s *splitter) planned(q analysis.Node, name string, by order, combine bool)
 		if !done {
 			break
 		}
-		if w, f = s.distribute(q); w != nil {
+		if w, f = s.distribute(q, q); w != nil {
 			return s.planned(q, name, by, combine)
 		}
 	}

@@ -54,6 +54,12 @@ func Split(ctx context.Context, a *analysis.Analyzer, r *pipeline.SplitRequest) 
 	for _, t := range s.tables {
 		r.Work += s.size(t, names)
 	}
+	if err := s.views(tree); err != nil {
+		return nil, err
+	}
+	if name := reserved(tree, s.tables); name != "" {
+		return gathered(r, fail(nil, "%s is a name that kq itself gives to columns", name)), nil
+	}
 	if err := s.inline(tree); err != nil {
 		return nil, err
 	}
@@ -75,9 +81,6 @@ func Split(ctx context.Context, a *analysis.Analyzer, r *pipeline.SplitRequest) 
 // global finds what has one value for the whole statement, wherever it stands,
 // or gets lost when rows are written in between.
 func (s *splitter) global(tree analysis.Node) (f *failure) {
-	if name := reserved(tree, s.tables); name != "" {
-		return fail(nil, "%s is a name that kq itself gives to columns", name)
-	}
 	if s.orderKept(tree) {
 		return fail(nil, "it depends on the order of a query within it")
 	}
@@ -182,13 +185,14 @@ func mentioned(q analysis.Node) map[string]bool {
 
 // distribute looks for the cheapest way to run q over buckets. Without one it
 // returns the failure that tells most. big counts the tables that are too large
-// to be read whole by every bucket.
-func (s *splitter) distribute(q analysis.Node) (*way, *failure) {
+// to be read whole by every bucket. whole is the query that q is a part of, and
+// tells which of their columns are read.
+func (s *splitter) distribute(q, whole analysis.Node) (*way, *failure) {
 	probe := s.prover(nil, 0, false)
 	if _, f := probe.statement(q); f != nil {
 		return nil, f
 	}
-	names := mentioned(q)
+	names := mentioned(whole)
 	sizes := map[string]int64{}
 	var used, big []string
 	for name := range probe.uses {

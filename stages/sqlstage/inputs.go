@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/kinequet/kq/pipeline"
@@ -16,11 +17,18 @@ func (s *Session) view(ctx context.Context, in *pipeline.TaskInput, shard *pipel
 	if err != nil {
 		return err
 	}
-	as := "CREATE OR REPLACE VIEW "
+	as := "CREATE OR REPLACE VIEW " + ident(in.Name) + " AS "
 	if in.Kind == pipeline.Broadcast { // small, and every shard needs it: read once
-		as = "CREATE TABLE "
+		table := ident("__kq_whole_" + in.Name)
+		// A table makes INTEGER of columns that hold nothing but NULLs and have no type.
+		typed := slices.Clone(in.Columns)
+		for i := range typed {
+			typed[i].Type = strings.ReplaceAll(typed[i].Type, `"NULL"`, "INTEGER")
+		}
+		as = "CREATE TABLE " + table + " AS " + query + "; " + as
+		query = "SELECT " + casts(typed, in.Columns) + " FROM " + table
 	}
-	if _, err := s.conn.ExecContext(ctx, as+ident(in.Name)+" AS "+query); err != nil {
+	if _, err := s.conn.ExecContext(ctx, as+query); err != nil {
 		return fmt.Errorf("open %s: %w", in.Name, readError(err))
 	}
 	return nil

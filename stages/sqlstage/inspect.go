@@ -43,7 +43,7 @@ func (e *Engine) Inspect(ctx context.Context, r pipeline.Relation, files []strin
 	}
 	cols, err := describe(ctx, e.scout, "SELECT * FROM "+readAll(r, files))
 	if err != nil {
-		return nil, readError(err)
+		return nil, e.blame(ctx, r, files, readError(err))
 	}
 	look.Columns = cols
 	if look.Grouped {
@@ -52,6 +52,22 @@ func (e *Engine) Inspect(ctx context.Context, r pipeline.Relation, files []strin
 		fill(look, footers)
 	}
 	return look, nil
+}
+
+// blame names the first file that can't be read by itself, unless the error
+// names one already.
+func (e *Engine) blame(ctx context.Context, r pipeline.Relation, files []string, err error) error {
+	for _, f := range files {
+		if strings.Contains(err.Error(), f) {
+			return err
+		}
+	}
+	for _, f := range files {
+		if _, alone := describe(ctx, e.scout, "SELECT * FROM "+readAll(r, []string{f})); alone != nil && ctx.Err() == nil {
+			return fmt.Errorf("%s: %w", f, readError(alone))
+		}
+	}
+	return err
 }
 
 // readAll is the reader over files.

@@ -15,6 +15,8 @@ func (e *Engine) Stored(columns []pipeline.Column) ([]pipeline.Column, error) {
 		case leaf == "HUGEINT", leaf == "UHUGEINT", leaf == "INTERVAL", leaf == "BIT", leaf == "BIGNUM",
 			leaf == "TIME WITH TIME ZONE", strings.HasPrefix(leaf, "ENUM("):
 			return "VARCHAR", nil
+		case leaf == "NULL":
+			return "INTEGER", nil
 		case strings.HasPrefix(leaf, "UNION("):
 			return "", fmt.Errorf("a part between stages can't hold a UNION; select its members with union_extract, or cast it")
 		}
@@ -32,6 +34,8 @@ func published(columns []pipeline.Column) []pipeline.Column {
 		switch {
 		case leaf == "HUGEINT", leaf == "UHUGEINT":
 			return "DECIMAL(38,0)", nil
+		case leaf == "NULL":
+			return "INTEGER", nil
 		case leaf == "BIT", leaf == "BIGNUM", strings.HasPrefix(leaf, "ENUM("):
 			return "VARCHAR", nil
 		}

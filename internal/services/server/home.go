@@ -134,7 +134,7 @@ func takePort(dir string, port int) (*lock, error) {
 		l.release()
 		return nil, err
 	}
-	probe.Close()
+	_ = probe.Close()
 	return l, nil
 }
 
@@ -145,7 +145,7 @@ func (s *Server) portTaken() bool {
 		if err != nil {
 			return true
 		}
-		probe.Close()
+		_ = probe.Close()
 	}
 	return false
 }
@@ -208,7 +208,7 @@ func janitor(dir string, held *lock) error {
 	}
 	defer r.Close()
 	// The servers are being killed at the same moment and may still write.
-	cmd := exec.Command("sh", "-c", `read -r _; for i in 1 2 3 4 5 6 7 8 9; do rm -rf "$0" 2>/dev/null && [ ! -e "$0" ] && break; sleep 0.2; done`, dir)
+	cmd := exec.Command("/bin/sh", "-c", `read -r _; for i in 1 2 3 4 5 6 7 8 9; do rm -rf "$0" 2>/dev/null && [ ! -e "$0" ] && break; sleep 0.2; done`, dir)
 	cmd.Stdin = r
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {

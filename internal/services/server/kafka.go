@@ -211,7 +211,7 @@ func kafkaFindCoordinator(ctx context.Context, addr string, kind byte) error {
 	if err != nil {
 		return err
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	request := []byte{
 		0, 0, 0, 14, // size
 		0, 10, 0, 1, // FindCoordinator, version 1

@@ -52,7 +52,8 @@ func birth(pid int) string {
 	}
 	text := string(data)
 	fields := strings.Fields(text[strings.LastIndexByte(text, ')')+1:]) // the name in brackets may hold anything
-	if len(fields) < 20 || fields[0] == "Z" || fields[0] == "X" {
+	// A zombie with threads is one whose first thread has ended before the others, which may hold its ports.
+	if len(fields) < 20 || (fields[0] == "Z" || fields[0] == "X") && fields[17] <= "1" {
 		return ""
 	}
 	return fields[19]

@@ -43,4 +43,6 @@ rest-sqs { enabled = true, bind-hostname = "127.0.0.1", bind-port = %[1]d, sqs-l
 rest-stats { enabled = false }
 generate-node-address = false
 queues { }
+pekko.http.parsing.illegal-header-warnings = off
+pekko.http.server.parsing.illegal-header-warnings = off
 `
