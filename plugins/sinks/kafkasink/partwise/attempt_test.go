@@ -5,7 +5,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
+	"os"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -249,4 +253,57 @@ func TestRefusedBatches(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestTimeoutInsideAnswer lets the answer about versions stop in its middle: the
+// connection must not be used any more.
+func TestTimeoutInsideAnswer(t *testing.T) {
+	_, addrs := fake(t)
+	var dials atomic.Int64
+	o := hasty(addrs, "t", AtLeastOnce, &injector{})
+	o.Dial = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		c, err := new(net.Dialer).DialContext(ctx, network, addr)
+		if dials.Add(1) <= 2 && err == nil {
+			return &slow{Conn: c, left: 7}, nil
+		}
+		return c, err
+	}
+	p := publisher(t, o)
+	if res, err := p.Publish(context.Background(), partOf("inside", 60, 2)); err != nil || res.Rows != 60 || dials.Load() < 3 {
+		t.Errorf("%+v, %v, %d connections", res, err, dials.Load())
+	}
+}
+
+// slow is a connection of which some bytes can be read, and then, until the
+// deadline is over, none.
+type slow struct {
+	net.Conn
+	mu    sync.Mutex
+	left  int
+	until time.Time
+}
+
+func (s *slow) SetReadDeadline(t time.Time) error {
+	s.mu.Lock()
+	s.until = t
+	s.mu.Unlock()
+	return s.Conn.SetReadDeadline(t)
+}
+
+func (s *slow) Read(b []byte) (int, error) {
+	s.mu.Lock()
+	left, until := s.left, s.until
+	if left == 0 {
+		s.left = 1 << 30
+	}
+	s.mu.Unlock()
+	if left == 0 {
+		time.Sleep(time.Until(until))
+		return 0, os.ErrDeadlineExceeded
+	}
+	n, err := s.Conn.Read(b[:min(len(b), left)])
+	s.mu.Lock()
+	s.left -= n
+	s.mu.Unlock()
+	return n, err
 }

@@ -164,7 +164,7 @@ func (c *faultConn) next() error {
 	if _, err := io.ReadFull(c.Conn, body); err != nil {
 		return err
 	}
-	if int32(binary.BigEndian.Uint32(body)) != e.correlation {
+	if len(body) < 4 || int32(binary.BigEndian.Uint32(body)) != e.correlation {
 		e = exchange{kind: noFault, key: -1} // late, of a request that sarama gave up: it has to see that itself
 	}
 	switch e.kind {

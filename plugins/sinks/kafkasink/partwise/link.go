@@ -24,10 +24,37 @@ type link struct {
 
 // wire is the network connection beneath sarama's: cutting it ends whatever
 // waits on it, without sarama's lock, and its deadlines leave out the time that
-// the broker said it would not answer in.
+// the broker said it would not answer in. The first failure to read or write is its
+// last: sarama, when it first asks for versions, would read on after a timeout, in
+// the middle of an answer, and take what it finds there for a length.
 type wire struct {
 	net.Conn
-	until atomic.Int64 // throttled until then, Unix nanoseconds
+	until  atomic.Int64 // throttled until then, Unix nanoseconds
+	failed atomic.Pointer[error]
+}
+
+// Read implements net.Conn.
+func (w *wire) Read(b []byte) (int, error) {
+	if err := w.failed.Load(); err != nil {
+		return 0, *err
+	}
+	n, err := w.Conn.Read(b)
+	if err != nil {
+		w.failed.CompareAndSwap(nil, &err)
+	}
+	return n, err
+}
+
+// Write implements net.Conn.
+func (w *wire) Write(b []byte) (int, error) {
+	if err := w.failed.Load(); err != nil {
+		return 0, *err
+	}
+	n, err := w.Conn.Write(b)
+	if err != nil {
+		w.failed.CompareAndSwap(nil, &err)
+	}
+	return n, err
 }
 
 // SetReadDeadline implements net.Conn.
@@ -96,6 +123,10 @@ func connect(ctx context.Context, opts *Options, base *sarama.Config, addr strin
 	}
 	ok, err := l.broker.Connected() // waits for the end of connecting
 	l.conn = d.made
+	if failed := l.failure(); failed != nil { // which sarama overlooks where versions are concerned
+		ok, err = false, failed
+		_ = l.broker.Close()
+	}
 	if ok {
 		l.own(ctx)
 		return l, nil
@@ -107,6 +138,17 @@ func connect(ctx context.Context, opts *Options, base *sarama.Config, addr strin
 		err = sarama.ErrNotConnected
 	}
 	return nil, broken(ctx, "connect", addr, err)
+}
+
+// failure is the first failure to read or write, if any.
+func (l *link) failure() error {
+	if l.conn == nil {
+		return nil
+	}
+	if err := l.conn.failed.Load(); err != nil {
+		return *err
+	}
+	return nil
 }
 
 // own makes the link end with ctx.
