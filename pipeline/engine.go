@@ -245,6 +245,9 @@ type Fragment struct {
 	Means map[string]string
 	Bytes int64  // rough guess of the decoded size of its output
 	Order string // ORDER BY that its rows are in, over its columns; "" none
+	// Sooner: it is a Gather because one worker that sorts is done sooner, not for
+	// want of a way to divide it.
+	Sooner bool
 }
 
 // FragmentInput is one relation that a fragment's SQL names.

@@ -55,12 +55,7 @@ func (c *compiler) exchange(ctx context.Context, g *Graph, n *stageNode, members
 		r.Views = append(r.Views, View{Name: m.Name, SQL: m.SQL})
 	}
 	cuts := &rangeCuts{compiler: c, min: 2, known: map[string]bool{}}
-	r.Clustered = func(key map[string]string) bool {
-		if cuts.limit = overlapOfMoving; r.Fits() {
-			cuts.limit = overlapOfReading
-		}
-		return cuts.clustered(key)
-	}
+	r.Clustered = func(key map[string]string) bool { return cuts.clustered(key, r.Fits()) }
 	fragments, err := c.e.Split(ctx, r)
 	if ctx.Err() != nil {
 		return false, ctx.Err()

@@ -65,7 +65,7 @@ func decision(mode Exchange, r *SplitRequest, fragments []Fragment, split bool) 
 	case r.Fits():
 		return fmt.Sprintf("auto: %s, within its budget of %s, so one worker computes it and no rows move", held, budget)
 	}
-	if len(fragments) == 1 && fragments[0].Order != "" {
+	if len(fragments) == 1 && fragments[0].Sooner {
 		return fmt.Sprintf("auto: %s, more than its budget of %s, but it sorts on all cores, with temporary files, before rows would have moved", held, budget)
 	}
 	if r.tiny() {

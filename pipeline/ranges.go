@@ -31,7 +31,6 @@ const fewRanges = 8
 type rangeCuts struct {
 	*compiler
 	min   int             // fewer ranges than this are not worth it
-	limit float64         // overlap that is one too much
 	known map[string]bool // answers so far, as the same key is proposed again and again
 }
 
@@ -108,8 +107,9 @@ func comparer(typ string) func(a, b string) int {
 	}
 }
 
-// clustered implements SplitRequest.Clustered.
-func (r *rangeCuts) clustered(key map[string]string) bool {
+// clustered implements SplitRequest.Clustered. fits says that one worker can
+// compute the whole, so that ranges need not spare an exchange.
+func (r *rangeCuts) clustered(key map[string]string, fits bool) bool {
 	id := fmt.Sprint(key)
 	if answer, known := r.known[id]; known {
 		return answer
@@ -117,7 +117,7 @@ func (r *rangeCuts) clustered(key map[string]string) bool {
 	all, typ, ok := r.inputs(key, nil)
 	if ok {
 		bounds, overlap := r.bounds(all, typ)
-		ok = len(bounds)+1 >= r.min && (overlap <= overlapOfReading || overlap <= r.limit && len(bounds)+1 >= fewRanges)
+		ok = len(bounds)+1 >= r.min && (overlap <= overlapOfReading || !fits && overlap <= overlapOfMoving && len(bounds)+1 >= fewRanges)
 	}
 	r.known[id] = ok
 	return ok

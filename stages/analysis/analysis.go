@@ -196,7 +196,7 @@ func (a *Analyzer) Declare(ctx context.Context, name string, columns []pipeline.
 
 func ident(name string) string { return `"` + strings.ReplaceAll(name, `"`, `""`) + `"` }
 
-const prefix = "DESCRIBE SELECT * FROM ("
+const prefix = "SELECT column_name, column_type FROM (DESCRIBE SELECT * FROM ("
 
 // Bind implements pipeline.Engine.
 func (a *Analyzer) Bind(ctx context.Context, query string) ([]pipeline.Column, *pipeline.SQLError) {
@@ -204,17 +204,15 @@ func (a *Analyzer) Bind(ctx context.Context, query string) ([]pipeline.Column, *
 	// A view tells columns of nothing but NULLs, which take the type of what they
 	// meet, from integers; DESCRIBE doesn't, but knows what can't be a view: PIVOT.
 	const view = "CREATE OR REPLACE TEMP VIEW kq_bound AS SELECT * FROM ("
-	asked := prefix + query + "\n)"
-	if _, err := a.db.ExecContext(ctx, view+query+"\n)"); err == nil {
-		asked = "SELECT name, type FROM pragma_table_info('kq_bound') ORDER BY cid"
-	} else {
-		asked = "SELECT column_name, column_type FROM (" + asked + ")"
+	asked := "SELECT name, type FROM pragma_table_info('kq_bound') ORDER BY cid"
+	if _, err := a.db.ExecContext(ctx, view+query+"\n)"); err != nil {
+		asked = prefix + query + "\n))"
 	}
 	rows, err := a.db.QueryContext(ctx, asked)
 	if err != nil {
 		e := a.translate(err)
-		if at := strings.Index(asked, prefix) + len(prefix); e.Offset >= at {
-			e.Offset = min(e.Offset-at, len(query))
+		if e.Offset >= len(prefix) {
+			e.Offset = min(e.Offset-len(prefix), len(query))
 		} else {
 			e.Offset = -1
 		}

@@ -109,7 +109,7 @@ func (s *splitter) peelOrder(q analysis.Node, name string, by order) (bool, erro
 	}
 	if limited == nil && last.Kind == pipeline.Forward && last.Raw == "" {
 		// One DuckDB that sorts and spills is done before the rows would have moved.
-		last.Kind, last.Inputs = pipeline.Gather, slices.Clone(last.Inputs)
+		last.Kind, last.Inputs, last.Sooner = pipeline.Gather, slices.Clone(last.Inputs), true
 		for i := range last.Inputs {
 			if last.Inputs[i].Kind == pipeline.Forward {
 				last.Inputs[i].Kind = pipeline.Gather
