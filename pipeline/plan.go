@@ -308,6 +308,10 @@ func (c *compiler) edge(g *Graph, n, host *stageNode, t TableRef) Edge {
 	e := Edge{From: r.name, To: n.Name, Kind: Gather, Reason: n.reason}
 	e.Fused = r.stage != nil && r.stage.fused == n
 	switch {
+	case host.split && e.Fused:
+		e.Kind = Forward
+	case host.split:
+		e.Kind = fragmentsRead(g, host.Name, r.name)
 	case n.driver == fold(t.Name):
 		e.Kind = Forward
 	case n.driver != "":
@@ -316,6 +320,26 @@ func (c *compiler) edge(g *Graph, n, host *stageNode, t TableRef) Edge {
 		e.Reason = fmt.Sprintf("small (%s): every shard reads it whole", humanBytes(bytes))
 	}
 	return e
+}
+
+// fragmentsRead is how the fragments of a stage read an input: the way that
+// divides it least, as a small input may also be read whole.
+func fragmentsRead(g *Graph, stage, input string) EdgeKind {
+	kind := Broadcast
+	for _, t := range g.Tasks {
+		for _, in := range t.Inputs {
+			if t.Stage != stage || in.Source != input && in.Task != input {
+				continue
+			}
+			if in.Kind == Gather {
+				return Gather
+			}
+			if in.Divided() {
+				kind = in.Kind
+			}
+		}
+	}
+	return kind
 }
 
 // humanBytes renders a size with binary units.

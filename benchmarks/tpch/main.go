@@ -79,7 +79,7 @@ func run(b *bench, scale float64, which string) (err error) {
 		}
 	}
 	t := tabwriter.NewWriter(os.Stdout, 0, 8, 2, ' ', 0)
-	fmt.Fprintf(t, "query\tedges\tgathers\texchanged MiB\tkq s\tduckdb s\tratio\n")
+	fmt.Fprintf(t, "query\tedges\tlarge gathers\texchanged MiB\tkq s\tduckdb s\tratio\n")
 	var gathers int
 	var exchanged int64
 	var kq, duck, logs float64
@@ -144,32 +144,36 @@ func (b *bench) query(q tpc.Query) (l line, err error) {
 	return l, b.travel(&l, shape)
 }
 
+// large is the decoded bytes above which bringing an input together counts.
+const large = 64 << 20
+
 // travel takes edges from kq plan and bytes from kq status.
 func (b *bench) travel(l *line, shape []string) error {
 	var plan struct {
-		Edges []struct{ To, Kind string }
 		Tasks []struct {
-			Kind string
-			Sink *struct{ Name, From string }
+			Name   string
+			Inputs []struct{ Kind string }
+			Sink   *struct{ From string }
 		}
+		Notes map[string]struct{ Inputs []struct{ Bytes int64 } }
 	}
 	if err := decode(&plan, append([]string{b.kq, "plan", "--json"}, shape...)); err != nil {
 		return err
 	}
 	var published []string // tasks that write for a sink, not for each other
-	var sinks []string
+	kinds := map[string]int{}
 	for _, t := range plan.Tasks {
 		if t.Sink != nil {
-			published, sinks = append(published, t.Sink.From), append(sinks, t.Sink.Name)
+			published = append(published, t.Sink.From)
+		}
+		for i, in := range t.Inputs {
+			kinds[in.Kind]++
+			// A size that isn't known counts as large.
+			if note := plan.Notes[t.Name]; in.Kind == "gather" && (i >= len(note.Inputs) || uint64(note.Inputs[i].Bytes) > large) {
+				l.gathers++
+			}
 		}
 	}
-	kinds := map[string]int{}
-	for _, e := range plan.Edges {
-		if !slices.Contains(sinks, e.To) {
-			kinds[e.Kind]++
-		}
-	}
-	l.gathers = kinds["gather"]
 	l.edges = edges(kinds)
 
 	var status struct {
@@ -193,13 +197,13 @@ func (b *bench) travel(l *line, shape []string) error {
 
 // edges counts the kinds, the ways that need no exchange first.
 func edges(kinds map[string]int) string {
-	order := []string{"forward", "broadcast", "hash", "range", "gather"}
+	order := []string{"forward", "broadcast", "range", "hash", "sort", "gather"}
 	for k := range kinds {
 		if !slices.Contains(order, k) {
 			order = append(order, k)
 		}
 	}
-	slices.Sort(order[5:])
+	slices.Sort(order[6:])
 	var items []string
 	for _, k := range order {
 		if n := kinds[k]; n > 0 {
