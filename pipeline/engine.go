@@ -168,6 +168,7 @@ type Written struct {
 	Path    string
 	Rows    int64
 	Buckets []int64 // rows by bucket, when the task routes them
+	Raw     bool    // it holds what the task's Raw gives
 }
 
 // Permanent marks an error that trying again can't mend, such as a value that
@@ -235,8 +236,8 @@ type Fragment struct {
 	// it falls into, by the fragment Bounds, which samples it. Empty: not sorted.
 	Sort, Bounds string
 	// Raw gives the same columns as SQL without combining rows first, for data
-	// that combining doesn't make smaller. Empty: there is no such choice.
-	Raw    string
+	// that combining doesn't make smaller. nil: there is no such choice.
+	Raw    *Uncombined
 	Reason string // for people
 	Offset int    // byte offset in the stage's SQL of what Reason speaks of; -1 unknown
 	Words  Words  // what Reason speaks of, in the stage's SQL or in that of one of its views

@@ -115,13 +115,21 @@ type Task struct {
 	Shards  []Shard     `json:"-"`                // stored shard by shard with the coordinator
 	Stage   string      `json:"stage,omitempty"`  // of a fragment: the stage that it is a part of
 	Reason  string      `json:"reason,omitempty"` // of a fragment: why its work is divided as it is
-	// Raw is a statement with the same columns that doesn't combine rows first. A
-	// worker takes it once combining has not made the rows fewer.
-	Raw string `json:"raw,omitempty"`
+	// Raw is what a worker computes instead once it sees that combining rows first
+	// doesn't make them much fewer.
+	Raw *Uncombined `json:"raw,omitempty"`
 	// BucketBytes is the decoded bytes that a shard of hash inputs aims at.
 	BucketBytes int64 `json:"bucket_bytes,omitempty"`
 	// Overlap is how often a byte of the range inputs is read on average.
 	Overlap float64 `json:"overlap,omitempty"`
+}
+
+// Uncombined is a statement whose rows, cast to the columns of another that
+// combines them, stand for the rows of that one.
+type Uncombined struct {
+	SQL     string   `json:"sql"`
+	Columns []Column `json:"columns"`
+	Stored  []Column `json:"stored"` // what its parts hold
 }
 
 // Exchanges reports whether the task routes rows to buckets, or reads them there.
@@ -256,6 +264,7 @@ type Part struct {
 	Checksum string `json:"checksum"` // "crc32c:" and eight hex digits
 	// Buckets is the number of rows in each bucket, when the task routes them.
 	Buckets []int64 `json:"buckets,omitempty"`
+	Raw     bool    `json:"raw,omitempty"` // it holds what the task's Raw gives
 }
 
 // StoredPart is a part and where it lies.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/big"
 	"slices"
+	"sort"
 	"strconv"
 	"strings"
 )
@@ -18,8 +19,15 @@ const (
 	overlapOfMoving  = 2.0
 )
 
-// mostDoublings of a shard's size make ranges that meet fewer row groups.
-const mostDoublings = 2
+// Ranges are smaller than other shards, as their hash tables are then in the
+// cache, and nothing but reading costs more: a half of the job's shard size, or a
+// quarter where few rows leave them. Measured on joins and groups of 60 million
+// rows: 5 to 15 % less time than with whole ones. Where they would share too many
+// row groups, the size is doubled until they don't, or mostDoublings times.
+const (
+	mostDoublings    = 3
+	overlapOfSmaller = 1.1
+)
 
 // A few ranges overlap little wherever their values lie, as no row group is read
 // more often than there are ranges.
@@ -116,7 +124,7 @@ func (r *rangeCuts) clustered(key map[string]string, fits bool) bool {
 	}
 	all, typ, ok := r.inputs(key, nil)
 	if ok {
-		bounds, overlap := r.bounds(all, typ)
+		bounds, overlap := r.bounds(all, typ, false)
 		ok = len(bounds)+1 >= r.min && (overlap <= overlapOfReading || !fits && overlap <= overlapOfMoving && len(bounds)+1 >= fewRanges)
 	}
 	r.known[id] = ok
@@ -145,9 +153,9 @@ func (r *rangeCuts) inputs(key map[string]string, read map[string][]string) (all
 
 // bounds cuts the values so that each range holds about a shard's bytes of the
 // input that is largest, or a few times as many where smaller ones would share
-// too many row groups: at least values of its row groups. It tells how often a
-// byte is read on average.
-func (r *rangeCuts) bounds(all map[string][]zone, typ string) (bounds []string, often float64) {
+// too many row groups: at least values of its row groups. few says that few rows
+// leave the ranges. It tells how often a byte is read on average.
+func (r *rangeCuts) bounds(all map[string][]zone, typ string, few bool) (bounds []string, often float64) {
 	var total, most int64
 	var largest []zone
 	for _, name := range sortedKeys(all) {
@@ -163,15 +171,20 @@ func (r *rangeCuts) bounds(all map[string][]zone, typ string) (bounds []string, 
 	compare := comparer(typ)
 	zones := slices.DeleteFunc(slices.Clone(largest), func(z zone) bool { return z.empty })
 	slices.SortStableFunc(zones, func(a, b zone) int { return compare(a.low, b.low) })
+	smallest := r.job.ShardSize / 2
+	if few {
+		smallest /= 2
+	}
+	smallest = max(1, min(r.shardBytes(), smallest))
 	for double := range mostDoublings + 1 {
 		// The bytes of a range are those of all inputs, in proportion.
-		size := int64(float64(target(total, r.shardBytes())<<double) * float64(most) / float64(max(1, total)))
+		size := int64(float64(target(total, smallest<<double)) * float64(most) / float64(max(1, total)))
 		larger := cutZones(zones, size, compare)
 		if double > 0 && len(larger)+1 < fewRanges {
 			break
 		}
 		bounds, often = larger, overlap(all, larger, compare)
-		if often <= overlapOfReading {
+		if often <= overlapOfSmaller || often <= overlapOfReading && smallest<<double >= r.shardBytes() {
 			break
 		}
 	}
@@ -197,23 +210,23 @@ func overlap(all map[string][]zone, bounds []string, compare func(a, b string) i
 	var once, often int64
 	for _, zones := range all {
 		for _, z := range zones {
+			first, last := z.meets(bounds, compare)
 			once += z.bytes
-			for i := range len(bounds) + 1 {
-				if touches(z, bounds, i, compare) {
-					often += z.bytes
-				}
-			}
+			often += z.bytes * int64(last-first+1)
 		}
 	}
 	return float64(often) / float64(max(1, once))
 }
 
-// touches reports whether a row group may hold values of the i-th range.
-func touches(z zone, bounds []string, i int, compare func(a, b string) int) bool {
+// meets tells which ranges' values a row group may hold: from first to last. If
+// none, last is below first.
+func (z *zone) meets(bounds []string, compare func(a, b string) int) (first, last int) {
 	if z.empty {
-		return false
+		return 0, -1
 	}
-	return (i == 0 || compare(z.high, bounds[i-1]) >= 0) && (i == len(bounds) || compare(z.low, bounds[i]) < 0)
+	first = sort.Search(len(bounds), func(i int) bool { return compare(z.low, bounds[i]) < 0 })
+	last = sort.Search(len(bounds), func(i int) bool { return compare(z.high, bounds[i]) < 0 })
+	return first, last
 }
 
 // shards cuts a task into ranges of its key.
@@ -230,31 +243,31 @@ func (r *rangeCuts) shards(ctx context.Context, g *Graph, t *Task, key map[strin
 	if !ok {
 		return nil, fmt.Errorf("stage %s: the key of its ranges lost its statistics", t.Name)
 	}
-	bounds, often := r.bounds(all, typ)
+	bounds, often := r.bounds(all, typ, t.Name != t.Stage && t.Output.Route == nil)
 	compare := comparer(typ)
-	var shards []Shard
-	nulls := false
-	for i := range len(bounds) + 1 {
-		s := Shard{Range: &KeyRange{Files: map[string][]int{}}}
+	shards := make([]Shard, len(bounds)+1)
+	for i := range shards {
+		shards[i].Range = &KeyRange{Files: map[string][]int{}}
 		if i > 0 {
-			s.Range.Low = quoted(typ, bounds[i-1])
+			shards[i].Range.Low = quoted(typ, bounds[i-1])
 		}
 		if i < len(bounds) {
-			s.Range.High = quoted(typ, bounds[i])
+			shards[i].Range.High = quoted(typ, bounds[i])
 		}
-		for _, name := range sortedKeys(all) {
-			for _, z := range all[name] {
-				nulls = nulls || z.nulls
-				if touches(z, bounds, i, compare) {
-					s.Range.add(name, z.file)
-					s.Bytes += z.bytes
-					if i == 0 || compare(z.low, bounds[i-1]) >= 0 {
-						s.Rows += z.rows // counted once, where the row group begins
-					}
-				}
+	}
+	nulls := false
+	for _, name := range sortedKeys(all) {
+		for _, z := range all[name] {
+			nulls = nulls || z.nulls
+			first, last := z.meets(bounds, compare)
+			for i := first; i <= last; i++ {
+				shards[i].Range.add(name, z.file)
+				shards[i].Bytes += z.bytes
+			}
+			if first <= last {
+				shards[first].Rows += z.rows // counted once, where the row group begins
 			}
 		}
-		shards = append(shards, s)
 	}
 	if nulls {
 		s := Shard{Range: &KeyRange{Null: true, Files: map[string][]int{}}}

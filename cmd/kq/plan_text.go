@@ -197,7 +197,7 @@ func (p *planText) fragment(t *pipeline.Task) {
 	if r := t.Output.Route; r != nil {
 		p.line(2, "%s", routeText(p.g, t.Name, r))
 	}
-	if t.Raw != "" {
+	if t.Raw != nil {
 		p.line(2, "a worker passes rows on uncombined once combining doesn't make them much fewer")
 	}
 	p.line(2, "%s", p.reason(t.Name, why(t)))
@@ -357,9 +357,9 @@ func (p *planText) statements(indent int, t *pipeline.Task) {
 		p.line(indent, "SQL of %s:", v.Name)
 		p.line(indent+1, "%s", strings.TrimSpace(v.SQL))
 	}
-	if t.Raw != "" {
+	if t.Raw != nil {
 		p.line(indent, "SQL of %s, uncombined:", t.Name)
-		p.line(indent+1, "%s", t.Raw)
+		p.line(indent+1, "%s", t.Raw.SQL)
 	}
 }
 

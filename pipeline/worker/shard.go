@@ -55,7 +55,7 @@ func keep(folder string, w pipeline.Written) (pipeline.Part, error) {
 	if err := durable.Finish(w.Path, filepath.Join(folder, name)); err != nil {
 		return pipeline.Part{}, err
 	}
-	return pipeline.Part{Name: name, Rows: w.Rows, Bytes: size, Checksum: sum, Buckets: w.Buckets}, nil
+	return pipeline.Part{Name: name, Rows: w.Rows, Bytes: size, Checksum: sum, Buckets: w.Buckets, Raw: w.Raw}, nil
 }
 
 // PartName is the file name of an attempt's part. No two attempts share one.
@@ -178,7 +178,7 @@ func (w *worker) share(t *pipeline.Task) pipeline.Resources {
 // limit is the part of a worker's resident memory that DuckDB may manage: the
 // process itself and what DuckDB allocates past its limit need the rest.
 func limit(budget int64) int64 {
-	several := (budget - 128<<20) * 2 / 3
+	several := max((budget-128<<20)*2/3, budget*7/8-1<<30) // what lies beside it grows slowly
 	if several >= 240<<20 {
 		return several
 	}

@@ -65,10 +65,9 @@ func (s *splitter) peelAggregate(q analysis.Node, name string, by order) (bool, 
 		return false, nil
 	}
 	if len(keys) > 0 {
-		if last.Raw, err = s.a.SQL(s.ctx, raw); err != nil {
+		if last.Raw, err = s.uncombined(raw); err != nil {
 			return false, err
 		}
-		last.Raw = "SELECT " + castAll(last.Columns) + " FROM (" + last.Raw + ")"
 		last.Bytes /= 3
 	} else {
 		last.Bytes = 1 << 10
@@ -343,12 +342,19 @@ func (a *assembly) partial(q analysis.Node, keys []analysis.Node) (combined, raw
 	return combined, raw, err
 }
 
-func castAll(columns []pipeline.Column) string {
-	items := make([]string, len(columns))
-	for i, c := range columns {
-		items[i] = fmt.Sprintf("CAST(%s AS %s) AS %s", ident(c.Name), c.Type, ident(c.Name))
+// uncombined is the first phase without its grouping. Its columns have the types
+// of single values, such as BIGINT where sums are DECIMAL(38,0): the second phase
+// reads them as what combined ones are.
+func (s *splitter) uncombined(raw analysis.Node) (*pipeline.Uncombined, error) {
+	text, err := s.a.SQL(s.ctx, raw)
+	if err != nil {
+		return nil, err
 	}
-	return strings.Join(items, ", ")
+	columns, ok := s.bind(raw)
+	if !ok {
+		return nil, fmt.Errorf("what is combined can't be bound row by row")
+	}
+	return &pipeline.Uncombined{SQL: text, Columns: columns}, nil
 }
 
 // final builds the second phase over the partial's rows.

@@ -107,7 +107,7 @@ func (s *splitter) peelOrder(q analysis.Node, name string, by order) (bool, erro
 	if limited == nil && s.r.Always && last.Kind != pipeline.Gather {
 		return true, s.sorted(name, between, o, query)
 	}
-	if limited == nil && last.Kind == pipeline.Forward && last.Raw == "" {
+	if limited == nil && last.Kind == pipeline.Forward && last.Raw == nil {
 		// One DuckDB that sorts and spills is done before the rows would have moved.
 		last.Kind, last.Inputs, last.Sooner = pipeline.Gather, slices.Clone(last.Inputs), true
 		for i := range last.Inputs {
@@ -150,7 +150,7 @@ func (s *splitter) sorted(name, between string, o order, query string) error {
 	sample := pipeline.Fragment{Name: name + ":sample", Reason: "a sample of the rows tells the ranges of the order", Offset: -1, Bytes: 1 << 20}
 	const size = 5000 // rows of each shard
 	from := rows.SQL
-	if once := rows.Kind == pipeline.Forward || rows.Kind == pipeline.Range; once && len(rows.Inputs) == 1 && rows.Raw == "" {
+	if once := rows.Kind == pipeline.Forward || rows.Kind == pipeline.Range; once && len(rows.Inputs) == 1 && rows.Raw == nil {
 		// Cheap to read twice, as the sample needs few columns.
 		sample.Kind, sample.Inputs = rows.Kind, rows.Inputs
 		s.fragments = s.fragments[:last]

@@ -147,27 +147,26 @@ func (s *Session) idle(shard *pipeline.Shard) bool {
 func (s *Session) bucketQuery(in *pipeline.TaskInput, shard *pipeline.Shard) (string, error) {
 	g := s.groups[shard.Ordinal]
 	all := s.parts[in.Task]
-	var files []string
-	var some string
+	var some, read []pipeline.StoredPart
 	for _, parts := range all {
 		for _, p := range parts {
-			some = p.Path
+			some = []pipeline.StoredPart{p}
 			if g.rows(p) > 0 {
-				files = append(files, p.Path)
+				read = append(read, p)
 			}
 		}
 	}
-	if some == "" {
+	if some == nil {
 		return "", fmt.Errorf("task %s has no parts", in.Task)
 	}
-	if len(files) == 0 {
-		return "SELECT " + s.stored(in) + " FROM " + readParts([]string{some}) + " WHERE false", nil
+	if len(read) == 0 {
+		return s.partRows(in, some, "false"), nil
 	}
-	query := fmt.Sprintf("SELECT %s FROM %s WHERE %s BETWEEN %d AND %d", s.stored(in), readParts(files), bucketColumn, g.first, g.last)
+	where := fmt.Sprintf("%s BETWEEN %d AND %d", bucketColumn, g.first, g.last)
 	if in.Split && g.piece.of > 1 {
-		query += fmt.Sprintf(" AND file_row_number %% %d = %d", g.piece.of, g.piece.number)
+		where += fmt.Sprintf(" AND file_row_number %% %d = %d", g.piece.of, g.piece.number)
 	}
-	return query, nil
+	return s.partRows(in, read, where), nil
 }
 
 // rows is how many rows of a part are in the group's buckets, by the ledger.
@@ -214,7 +213,7 @@ func (s *Session) pieces(ctx context.Context, shard *pipeline.Shard, out string,
 			return written, err
 		}
 		switch {
-		case s.t.Raw != "" && !s.raw:
+		case s.t.Raw != nil && !s.raw:
 			s.raw = true
 		case s.divisible() && n < maxPieces:
 			n *= 2
@@ -285,10 +284,14 @@ func (s *Session) piece(ctx context.Context, shard *pipeline.Shard, p piece, out
 		}
 		rowsIn += n
 	}
+	if err := s.reduces(ctx); err != nil {
+		return w, s.explain(shard, err)
+	}
 	query, err := s.statement(ctx)
 	if err != nil {
 		return w, s.explain(shard, err)
 	}
+	w.Raw = s.raw
 	options := s.t.CopyOptions() + s.rowGroups(shard.Rows)
 	w.Rows, err = s.copy(ctx, "COPY ("+query+"\n) TO "+literal(out)+" ("+options+", USE_TMP_FILE false)", out)
 	if err != nil {
@@ -301,13 +304,34 @@ func (s *Session) piece(ctx context.Context, shard *pipeline.Shard, p piece, out
 	trim()
 	m.RowsIn += rowsIn
 	m.RowsOut += w.Rows
-	if s.t.Raw != "" && rowsIn > 10_000 && w.Rows > rowsIn/2 {
+	if s.t.Raw != nil && rowsIn > fewRows && w.Rows > rowsIn/2 {
 		s.raw = true
 	}
 	if r := s.t.Output.Route; r != nil {
 		w.Buckets, err = s.count(ctx, out, r.Buckets, w.Rows)
 	}
 	return w, err
+}
+
+const fewRows = 10_000 // of which nothing can be told for other shards
+
+// reduces looks, before the first shard is computed, whether combining its rows
+// makes them much fewer. Where that is cheap to tell, it saves a shard's work.
+func (s *Session) reduces(ctx context.Context) error {
+	if s.t.Raw == nil || s.raw || s.looked || s.t.Output.Route == nil || len(s.t.Inputs) > 1 {
+		return nil
+	}
+	s.looked = true
+	var rows, groups int64
+	query := fmt.Sprintf("SELECT count(*), approx_count_distinct(hash(%s)) FROM (%s)", strings.Join(s.t.Output.Route.Key, ", "), s.t.Raw.SQL)
+	if err := s.conn.QueryRowContext(ctx, query).Scan(&rows, &groups); err != nil {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		return nil // the statement itself will say what is wrong
+	}
+	s.raw = rows > fewRows && groups > rows/2
+	return nil
 }
 
 // cause shows a readable error and keeps the one behind it.

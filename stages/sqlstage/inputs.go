@@ -69,38 +69,63 @@ func (s *Session) partQuery(in *pipeline.TaskInput, shard *pipeline.Shard, p pie
 		}
 		all = all[shard.Ordinal : shard.Ordinal+1]
 	}
-	var files []string
-	for _, parts := range all {
-		for _, p := range parts {
-			files = append(files, p.Path)
-		}
-	}
-	if len(files) == 0 {
+	parts := slices.Concat(all...)
+	if len(parts) == 0 {
 		return "", fmt.Errorf("task %s has no parts", in.Task)
 	}
-	query := "SELECT " + s.stored(in) + " FROM " + readParts(files)
+	where := ""
 	if p.of > 1 {
-		query += fmt.Sprintf(" WHERE file_row_number // %d %% %d = %d", pieceRows, p.of, p.number)
+		where = fmt.Sprintf("file_row_number // %d %% %d = %d", pieceRows, p.of, p.number)
 	}
-	return query, nil
+	return s.partRows(in, parts, where), nil
+}
+
+// partRows reads rows of parts that satisfy a condition; "" stands for all. Parts
+// of rows that were not combined first may hold narrower types than the rest; where
+// there are no others, they are read as they are, which is faster: sums of both
+// have one type.
+func (s *Session) partRows(in *pipeline.TaskInput, parts []pipeline.StoredPart, where string) string {
+	kinds := map[bool][]string{}
+	for _, p := range parts {
+		kinds[p.Raw] = append(kinds[p.Raw], p.Path)
+	}
+	t := s.g.Task(in.Task)
+	var queries []string
+	if files := kinds[false]; len(files) > 0 {
+		queries = append(queries, "SELECT "+stored(in, t.Output.Dynamic, t.Output.Stored, in.Columns)+" FROM "+readParts(files))
+	}
+	if files := kinds[true]; len(files) > 0 {
+		as := slices.Clone(in.Columns)
+		for i, c := range as {
+			if typ := columnType(t.Raw.Columns, c.Name); len(queries) == 0 && !strings.Contains(typ, `"NULL"`) {
+				as[i].Type = typ
+			}
+		}
+		queries = append(queries, "SELECT "+stored(in, false, t.Raw.Stored, as)+" FROM "+readParts(files))
+	}
+	for i := range queries {
+		if where != "" {
+			queries[i] += " WHERE " + where
+		}
+	}
+	return strings.Join(queries, " UNION ALL ")
 }
 
 func readParts(files []string) string {
 	return "read_parquet(" + list(files) + ", hive_partitioning = false)"
 }
 
-// stored selects an input's columns from the parts that hold them, cast back to
-// their types.
-func (s *Session) stored(in *pipeline.TaskInput) string {
-	from := s.g.Task(in.Task).Output
-	if from.Dynamic {
+// stored selects an input's columns from the parts that hold them as hold says,
+// cast to what they are read as.
+func stored(in *pipeline.TaskInput, dynamic bool, hold, as []pipeline.Column) string {
+	if dynamic {
 		return "*"
 	}
-	stored := make([]pipeline.Column, 0, len(in.Columns))
+	from := make([]pipeline.Column, 0, len(in.Columns))
 	for _, c := range in.Columns {
-		stored = append(stored, pipeline.Column{Name: c.Name, Type: columnType(from.Stored, c.Name)})
+		from = append(from, pipeline.Column{Name: c.Name, Type: columnType(hold, c.Name)})
 	}
-	return casts(stored, in.Columns)
+	return casts(from, as)
 }
 
 // fileColumn is the column by which a shard's filter picks files.

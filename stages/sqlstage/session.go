@@ -35,6 +35,7 @@ type Session struct {
 	bounds   []string                           // SQL literals that cut the order of the rows into buckets
 	groups   []bucketGroup                      // what the shards of hash inputs have
 	raw      bool                               // combining rows early did not pay: they are passed on as they are
+	looked   bool                               // it was looked whether combining them pays
 }
 
 // Open starts a database for t, makes its inputs and stages known, and locks it.
@@ -251,10 +252,11 @@ func (s *Session) statement(ctx context.Context) (string, error) {
 	}
 	s.dirty = true
 	from := ident(s.t.Views[last].Name)
-	if s.raw {
-		from = "(" + s.t.Raw + ")"
-	}
 	columns := casts(s.t.Output.Columns, s.t.Output.Stored)
+	if s.raw {
+		from = "(" + s.t.Raw.SQL + ")"
+		columns = casts(s.t.Raw.Columns, s.t.Raw.Stored)
+	}
 	if r := s.t.Output.Route; r != nil {
 		return s.routed(columns, from, r), nil
 	}
