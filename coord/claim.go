@@ -111,9 +111,9 @@ func (s *Store) Heartbeat(ctx context.Context, w pipeline.Worker) error {
 func (s *Store) Pulse(ctx context.Context, w pipeline.Worker) (p pipeline.Pulse, err error) {
 	err = s.read(ctx, func(c *conn) error {
 		return c.one(ctx, `SELECT r.state, coalesce(sum(total - completed - failed), 0),
-			(SELECT count(*) FROM shards s JOIN tasks t USING(task_id) WHERE t.run_id = r.run_id AND t.state = 1 AND s.state = 1),
+			(SELECT count(*) FROM shards s JOIN tasks t USING(task_id) WHERE t.run_id = r.run_id AND t.state = 1 AND t.lane = 'computing' AND s.state = 1),
 			(SELECT count(*) FROM workers w WHERE w.run_id = r.run_id AND w.state < 2)
-			FROM runs r LEFT JOIN tasks t ON t.run_id = r.run_id AND t.state = 1 WHERE r.run_id = ? GROUP BY r.run_id`,
+			FROM runs r LEFT JOIN tasks t ON t.run_id = r.run_id AND t.state = 1 AND t.lane = 'computing' WHERE r.run_id = ? GROUP BY r.run_id`,
 			[]any{w.Run}, &p.RunState, &p.Runnable, &p.Running, &p.Workers)
 	})
 	p.Runnable = max(0, min(1024, p.Runnable-p.Running))
@@ -131,11 +131,12 @@ type claimable struct {
 	id      int64
 	name    string
 	buckets int
-	left    int // neither completed nor failed
+	left    int   // neither completed nor failed
+	follows int64 // another task, or 0
 }
 
 // Claim implements Coordinator.
-func (s *Store) Claim(ctx context.Context, w pipeline.Worker, limit int) (claims []pipeline.Claim, err error) {
+func (s *Store) Claim(ctx context.Context, w pipeline.Worker, lane pipeline.Lane, limit int) (claims []pipeline.Claim, err error) {
 	mark := nonce()
 	err = s.write(ctx, false, func(c *conn) error {
 		claims = nil
@@ -150,7 +151,7 @@ func (s *Store) Claim(ctx context.Context, w pipeline.Worker, limit int) (claims
 		if err != nil || state != pipeline.RunRunning {
 			return err
 		}
-		tasks, err := runnable(ctx, c, w.Run)
+		tasks, err := runnable(ctx, c, w.Run, lane)
 		if err != nil {
 			return err
 		}
@@ -174,13 +175,13 @@ func (s *Store) Claim(ctx context.Context, w pipeline.Worker, limit int) (claims
 	return claims, nil
 }
 
-// runnable lists the tasks with shards left, the last ones first: what is
+// runnable lists the tasks of a lane with shards left, the last ones first: what is
 // nearer to the result frees disk and shows progress.
-func runnable(ctx context.Context, c *conn, run string) (tasks []claimable, err error) {
-	err = c.each(ctx, `SELECT task_id, name, buckets, total - completed - failed FROM tasks
-		WHERE run_id = ? AND state = 1 ORDER BY task_id DESC`, []any{run}, func(r *sql.Rows) error {
+func runnable(ctx context.Context, c *conn, run string, lane pipeline.Lane) (tasks []claimable, err error) {
+	err = c.each(ctx, `SELECT task_id, name, buckets, total - completed - failed, follows FROM tasks
+		WHERE run_id = ? AND lane = ? AND state = 1 ORDER BY task_id DESC`, []any{run, lane}, func(r *sql.Rows) error {
 		var t claimable
-		err := r.Scan(&t.id, &t.name, &t.buckets, &t.left)
+		err := r.Scan(&t.id, &t.name, &t.buckets, &t.left, &t.follows)
 		if t.left > 0 {
 			tasks = append(tasks, t)
 		}
@@ -260,6 +261,15 @@ func (s *Store) take(ctx context.Context, c *conn, w pipeline.Worker, t claimabl
 		}
 		if err := json.Unmarshal([]byte(spec), &cl.Shard); err != nil {
 			return nil, err
+		}
+		if t.follows != 0 {
+			var parts string
+			if err := c.one(ctx, "SELECT parts FROM outputs WHERE shard_id = ?", []any{t.follows<<40 | id&(1<<40-1)}, &parts); err != nil {
+				return nil, fmt.Errorf("parts of the shard that %s, shard %d follows: %w", t.name, cl.Shard.Ordinal, err)
+			}
+			if err := json.Unmarshal([]byte(parts), &cl.Followed); err != nil {
+				return nil, err
+			}
 		}
 		claims[i] = cl
 	}

@@ -25,9 +25,11 @@ type Coordinator interface {
 	// Pulse looks at the worker's run. It writes nothing and is cheap.
 	Pulse(ctx context.Context, w pipeline.Worker) (pipeline.Pulse, error)
 
-	// Claim hands out up to limit shards, from the worker's own buckets first.
+	// Claim hands out up to limit shards of a lane, from the worker's own buckets
+	// first. A shard that follows another is not handed out before that one is
+	// complete.
 	// Nothing to claim is no error. A worker that is not live gets ErrWorkerLost.
-	Claim(ctx context.Context, w pipeline.Worker, limit int) ([]pipeline.Claim, error)
+	Claim(ctx context.Context, w pipeline.Worker, lane pipeline.Lane, limit int) ([]pipeline.Claim, error)
 	// Complete commits finished attempts, durably and all in one transaction.
 	// The i-th error is ErrFenced when the i-th attempt no longer holds its
 	// shard; its output does not count then.

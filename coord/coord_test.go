@@ -142,7 +142,7 @@ func TestModel(t *testing.T) {
 			},
 			"claim": func(rt *rapid.T) {
 				w := worker(rt)
-				claims, err := s.Claim(ctx, w, rapid.IntRange(1, 4).Draw(rt, "limit"))
+				claims, err := s.Claim(ctx, w, pipeline.Computing, rapid.IntRange(1, 4).Draw(rt, "limit"))
 				if errors.Is(err, pipeline.ErrWorkerLost) {
 					return
 				}

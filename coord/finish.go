@@ -46,6 +46,11 @@ func (s *Store) Complete(ctx context.Context, w pipeline.Worker, done []pipeline
 			if _, err := c.exec(ctx, "INSERT INTO outputs VALUES(?, ?, ?, ?)", d.Claim.ShardID, d.Claim.Epoch, string(parts), string(metrics)); err != nil {
 				return err
 			}
+			if _, err := c.exec(ctx, `UPDATE shards SET not_before = 0 WHERE state = 0 AND not_before = ?
+				AND shard_id IN (SELECT task_id << 40 | ? FROM tasks WHERE follows = ? AND follows <> 0)`,
+				int64(notReady), d.Claim.ShardID&(1<<40-1), d.Claim.ShardID>>40); err != nil {
+				return err
+			}
 			task := d.Claim.ShardID >> 40
 			if sums[task] == nil {
 				sums[task] = &tally{}

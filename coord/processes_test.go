@@ -63,7 +63,7 @@ func workProcess(dir string) error {
 		_, _ = f.Write(append(data, '\n')) // one write: whole or not at all
 	}
 	for {
-		claims, err := s.Claim(ctx, w, 1+rand.IntN(8))
+		claims, err := s.Claim(ctx, w, pipeline.Computing, 1+rand.IntN(8))
 		if err != nil {
 			return err
 		}

@@ -1,7 +1,7 @@
 package coord
 
 // schemaVersion is raised whenever the schema below changes.
-const schemaVersion = "1"
+const schemaVersion = "2"
 
 // A shard's id is task<<40 | bucket<<24 | sequence: neighbours in a bucket are
 // neighbours on disk, so that a batch changes one or two pages, not one each.
@@ -16,7 +16,9 @@ CREATE TABLE tasks(task_id INTEGER PRIMARY KEY, run_id TEXT NOT NULL REFERENCES 
   total INTEGER NOT NULL, completed INTEGER NOT NULL DEFAULT 0, failed INTEGER NOT NULL DEFAULT 0, retries INTEGER NOT NULL DEFAULT 0,
   rows_in INTEGER NOT NULL DEFAULT 0, rows_out INTEGER NOT NULL DEFAULT 0, bytes_read INTEGER NOT NULL DEFAULT 0,
   bytes_out INTEGER NOT NULL DEFAULT 0, spilled INTEGER NOT NULL DEFAULT 0, memory INTEGER NOT NULL DEFAULT 0,
-  elapsed INTEGER NOT NULL DEFAULT 0, started INTEGER NOT NULL DEFAULT 0, ended INTEGER NOT NULL DEFAULT 0, UNIQUE(run_id, name)) STRICT;
+  elapsed INTEGER NOT NULL DEFAULT 0, started INTEGER NOT NULL DEFAULT 0, ended INTEGER NOT NULL DEFAULT 0,
+  lane TEXT NOT NULL, follows INTEGER NOT NULL, UNIQUE(run_id, name)) STRICT;
+CREATE INDEX tasks_follow ON tasks(follows) WHERE follows <> 0;
 CREATE TABLE task_needs(task_id INTEGER NOT NULL, needs INTEGER NOT NULL, PRIMARY KEY(task_id, needs)) STRICT, WITHOUT ROWID;
 CREATE TABLE shard_spec(shard_id INTEGER PRIMARY KEY, spec TEXT NOT NULL) STRICT;
 CREATE TABLE shards(shard_id INTEGER PRIMARY KEY, task_id INTEGER NOT NULL, bucket INTEGER NOT NULL,
@@ -34,6 +36,10 @@ CREATE TABLE workers(worker_id INTEGER PRIMARY KEY AUTOINCREMENT, run_id TEXT NO
 CREATE UNIQUE INDEX workers_slot ON workers(run_id, slot) WHERE state < 2;
 CREATE TABLE leases(name TEXT PRIMARY KEY, epoch INTEGER NOT NULL, worker_id INTEGER NOT NULL, until INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 `
+
+// notReady is the not_before of a shard whose turn comes with the completion of
+// the one that it follows.
+const notReady = 1 << 62
 
 // States of a worker row.
 const (

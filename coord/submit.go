@@ -21,7 +21,11 @@ func (s *Store) Submit(ctx context.Context, sub pipeline.Submission) error {
 		}
 		ids := map[string]int64{}
 		for i := range sub.Tasks {
-			id, err := s.insertTask(ctx, c, sub.Run, &sub.Tasks[i])
+			follows := ids[sub.Tasks[i].Follows]
+			if sub.Tasks[i].Follows != "" && follows == 0 {
+				return fmt.Errorf("task %s follows %s, which does not come before it", sub.Tasks[i].Name, sub.Tasks[i].Follows)
+			}
+			id, err := s.insertTask(ctx, c, sub.Run, &sub.Tasks[i], follows)
 			if err != nil {
 				return err
 			}
@@ -43,18 +47,25 @@ func (s *Store) Submit(ctx context.Context, sub pipeline.Submission) error {
 	return nil
 }
 
-func (s *Store) insertTask(ctx context.Context, c *conn, run string, t *pipeline.Task) (int64, error) {
+// insertTask adds a task and its shards. follows is the task that it follows, or
+// 0: their shards have the same keys in the same order, so that their ids differ
+// in nothing but the task.
+func (s *Store) insertTask(ctx context.Context, c *conn, run string, t *pipeline.Task, follows int64) (int64, error) {
 	state, started := pipeline.TaskRunning, time.Now().UnixMilli()
 	if len(t.Needs) > 0 {
 		state, started = pipeline.TaskBlocked, 0
 	}
 	buckets := max(1, min(t.Buckets, 1<<16))
 	var id int64
-	err := c.one(ctx, `INSERT INTO tasks(run_id, name, kind, state, buckets, max_attempts, backoff, total, started)
-		VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING task_id`,
-		[]any{run, t.Name, t.Kind, state, buckets, max(1, t.Retry.Attempts), t.Retry.Backoff.Milliseconds(), len(t.Shards), started}, &id)
+	err := c.one(ctx, `INSERT INTO tasks(run_id, name, kind, state, buckets, max_attempts, backoff, total, started, lane, follows)
+		VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING task_id`,
+		[]any{run, t.Name, t.Kind, state, buckets, max(1, t.Retry.Attempts), t.Retry.Backoff.Milliseconds(), len(t.Shards), started, t.Lane(), follows}, &id)
 	if err != nil {
 		return 0, err
+	}
+	ready := int64(0)
+	if follows != 0 {
+		ready = notReady
 	}
 	next := make([]int64, buckets)
 	for _, sh := range t.Shards {
@@ -68,7 +79,7 @@ func (s *Store) insertTask(ctx context.Context, c *conn, run string, t *pipeline
 		}
 		shard := id<<40 | int64(bucket)<<24 | next[bucket]
 		next[bucket]++
-		if _, err := c.exec(ctx, "INSERT INTO shards(shard_id, task_id, bucket) VALUES(?, ?, ?)", shard, id, bucket); err != nil {
+		if _, err := c.exec(ctx, "INSERT INTO shards(shard_id, task_id, bucket, not_before) VALUES(?, ?, ?, ?)", shard, id, bucket, ready); err != nil {
 			return 0, err
 		}
 		if _, err := c.exec(ctx, "INSERT INTO shard_spec VALUES(?, ?)", shard, string(spec)); err != nil {

@@ -19,6 +19,9 @@ type CompileOptions struct {
 	Open func(Source) (Relation, []string, error)
 	// Copy returns the options of DuckDB's COPY that write a sink's format.
 	Copy func(Sink) (string, error)
+	// Publication tells how a sink that is a service sends a stage's columns. An
+	// error may be SettingErrors, joined.
+	Publication func(s Sink, columns []Column, bind Binder) (*Publication, error)
 	// Catalog tells the file extension and compressions of sink types.
 	Catalog Catalog
 	// Small is the number of decoded bytes up to which an input may be read
@@ -43,7 +46,7 @@ func Compile(ctx context.Context, job *Job, e Engine, o CompileOptions) (*Graph,
 	if o.Suggest == nil {
 		o.Suggest = func(string, []string) string { return "" }
 	}
-	c := &compiler{job: job, e: e, o: o, rels: map[string]*relation{}, written: map[string]Estimate{}}
+	c := &compiler{job: job, e: e, o: o, rels: map[string]*relation{}, written: map[string]Estimate{}, sent: map[string]*Publication{}}
 	for _, name := range job.Broken {
 		c.rels[fold(name)] = &relation{name: name, broken: true}
 	}
@@ -51,7 +54,7 @@ func Compile(ctx context.Context, job *Job, e Engine, o CompileOptions) (*Graph,
 	c.parse(ctx)
 	order := c.order()
 	c.bind(ctx, order)
-	c.sinks()
+	c.sinks(ctx)
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -103,7 +106,8 @@ type compiler struct {
 	inputs   []*relation
 	stages   []*stageNode // in file order
 	problems Problems
-	written  map[string]Estimate // by task: its output
+	sent     map[string]*Publication // by sink
+	written  map[string]Estimate     // by task: its output
 }
 
 // fold is how SQL compares names.
@@ -341,7 +345,7 @@ func (c *compiler) bind(ctx context.Context, order []*stageNode) {
 }
 
 // sinks resolves what each sink publishes.
-func (c *compiler) sinks() {
+func (c *compiler) sinks(ctx context.Context) {
 	targets := map[string]string{}
 	for i := range c.job.Sinks {
 		s := &c.job.Sinks[i]
@@ -355,6 +359,9 @@ func (c *compiler) sinks() {
 			c.problem(path+".from", c.at(path+".from"), fmt.Sprintf("no source or stage is named %q", s.From), c.suggestion(s.From))
 		case r.stage != nil:
 			r.stage.sinks = append(r.stage.sinks, s)
+		}
+		if r != nil && r.stage != nil && c.o.Catalog.Sinks[s.Type].Remote {
+			c.publication(ctx, r.stage, s)
 		}
 		if s.URI == "" { // a problem already
 			continue

@@ -17,6 +17,33 @@ type PluginSpec struct {
 	Extensions   []string              // with the dot; the first is the one that sinks write
 	Options      map[string]OptionSpec // what stands under options:
 	Compressions []string              // allowed values of compression:, the default first; sinks only
+
+	// Remote: the sink sends rows to a service. Settings are the keys beside type:
+	// and from: that it has, and Required those that it can't do without.
+	Remote   bool
+	Replaces bool // it has overwrite:
+	Settings map[string]OptionSpec
+	Required []string
+}
+
+// Publication is how a sink sends rows to a service.
+type Publication struct {
+	// Select is what follows SELECT to make of the stage's columns those that the
+	// sink sends. "" stands for all columns as they are. Where RecordID is set,
+	// the column __kq_id is there too: a text that is the same for a row in every
+	// attempt, and no other's.
+	Select   string `json:"select,omitempty"`
+	RecordID bool   `json:"record_id,omitempty"`
+	// Files: the sink sends files, not rows; Copy and Extension say which.
+	Files     bool   `json:"files,omitempty"`
+	Copy      string `json:"copy,omitempty"`
+	Extension string `json:"extension,omitempty"`
+	// Last: when all is sent, the sink has something to do with all of it, once,
+	// such as writing a manifest.
+	Last     bool     `json:"last,omitempty"`
+	Target   string   `json:"target"` // for people: where rows go
+	Delivery Delivery `json:"delivery"`
+	Reason   string   `json:"reason"` // for people: why this delivery
 }
 
 // OptionSpec is one option of a source or sink type.

@@ -94,17 +94,28 @@ const (
 	Compute TaskKind = "compute" // SQL over inputs into parts
 	Encode  TaskKind = "encode"  // parts into a sink's format
 	Commit  TaskKind = "commit"  // a sink's files become visible
+	Publish TaskKind = "publish" // the parts of a shard are sent to a sink
+	Last    TaskKind = "last"    // a sink that was sent all parts finishes
 )
 
+// Lane is work that goes on beside that of other lanes: waiting for a service
+// keeps neither the processor waiting nor other services. There is one for
+// computing and one for each sink that is a service.
+type Lane string
+
+// Computing is the lane of what needs the processor.
+const Computing Lane = "computing"
+
 // Task is the unit that is cut into shards. Its name is that of its last
-// stage, or "sink:encode" and "sink:commit" with the sink's name.
+// stage, or "sink:encode" and so on with the sink's name and the task's kind.
 type Task struct {
 	Name    string      `json:"name"`
 	Kind    TaskKind    `json:"kind"`
-	Needs   []string    `json:"needs"`            // tasks that must be complete before it starts
-	Views   []View      `json:"views,omitempty"`  // fused stages, in order; the statement is the last one
-	Opaque  bool        `json:"opaque,omitempty"` // the statement can't be a view
-	Inputs  []TaskInput `json:"inputs,omitempty"` // relations that the views name
+	Needs   []string    `json:"needs"`             // tasks that must be complete before it starts
+	Follows string      `json:"follows,omitempty"` // task each of whose shards, once complete, makes the same shard of this one ready
+	Views   []View      `json:"views,omitempty"`   // fused stages, in order; the statement is the last one
+	Opaque  bool        `json:"opaque,omitempty"`  // the statement can't be a view
+	Inputs  []TaskInput `json:"inputs,omitempty"`  // relations that the views name
 	Output  Output      `json:"output"`
 	Sink    *SinkPlan   `json:"sink,omitempty"` // of encode and commit
 	Retry   Retry       `json:"retry"`
@@ -130,6 +141,14 @@ type Uncombined struct {
 	SQL     string   `json:"sql"`
 	Columns []Column `json:"columns"`
 	Stored  []Column `json:"stored"` // what its parts hold
+}
+
+// Lane says which of a worker's loops takes the task's shards.
+func (t *Task) Lane() Lane {
+	if t.Kind == Publish || t.Kind == Last {
+		return Lane("sink:" + t.Sink.Name)
+	}
+	return Computing
 }
 
 // Exchanges reports whether the task routes rows to buckets, or reads them there.
@@ -221,6 +240,11 @@ type SinkPlan struct {
 	Encode      string   `json:"encode,omitempty"` // the encode task, when not linked
 	Columns     []Column `json:"columns"`
 	Compression string   `json:"compression"`
+
+	// Of a sink that is a service.
+	Publication *Publication `json:"publication,omitempty"`
+	Settings    []Option     `json:"settings,omitempty"`
+	MaxMemory   int64        `json:"max_memory,omitempty"` // bytes of rows on their way; 0: 50 MiB
 }
 
 // Shard is one unit of a task.

@@ -79,13 +79,43 @@ type Retry struct {
 // Sink is one declared output.
 type Sink struct {
 	Name        string
-	Type        string // parquet, csv, json
+	Type        string // parquet, csv, json, kafka, …
 	From        string // a stage or source
-	URI         string // a folder, or one file when it ends in the format's extension; absolute
-	Compression string // "" means the format's default
+	URI         string // of files: a folder, or one file when it ends in the format's extension; absolute
+	Compression string // "" means the type's default
 	Replace     bool   // overwrite: replace
 	Options     []Option
+
+	// Settings are the keys that only this type of sink has, such as brokers.
+	Settings []Option
+	Delivery Delivery // "" means the strongest that costs nothing
+	// MaxMemory is the bytes of rows that may be on their way to the sink, on all
+	// workers of a machine together; 0 means 50 MiB.
+	MaxMemory int64
 }
+
+// Setting returns the value of a setting: a string, bool, int64, float64, list of
+// any, or list of pairs of strings by its type; nil when the job does not say.
+func (s *Sink) Setting(key string) any { return Setting(s.Settings, key) }
+
+// Setting returns the value that a list has under a key, or nil.
+func Setting(settings []Option, key string) any {
+	for _, o := range settings {
+		if o.Key == key {
+			return o.Value
+		}
+	}
+	return nil
+}
+
+// Delivery is what is promised about the rows that a sink gets.
+type Delivery string
+
+// The deliveries. Rows are never lost.
+const (
+	AtLeastOnce     Delivery = "at-least-once"    // a row may be there again after a failure
+	EffectivelyOnce Delivery = "effectively-once" // readers see every row once
+)
 
 // Exchange says when rows may be moved between workers so that a statement that
 // isn't row-wise runs on all of them.

@@ -277,7 +277,7 @@ func (c *compiler) output(g *Graph, n *stageNode, t *Task) error {
 	t.Output.Stored = stored
 	parquet := 0
 	for _, s := range n.sinks {
-		if s.Type != "parquet" {
+		if !c.asParquet(s) {
 			continue
 		}
 		if parquet == 0 {
@@ -359,6 +359,11 @@ func humanBytes(n int64) string {
 func (c *compiler) sinkTasks(g *Graph, n *stageNode) error {
 	from := g.task(n.Name)
 	for _, s := range n.sinks {
+		if c.sent[s.Name] != nil {
+			c.publishTasks(g, n, s)
+			from = g.task(n.Name) // the slice may have moved
+			continue
+		}
 		options, err := c.o.Copy(*s)
 		if err != nil {
 			return errors.Join(err)

@@ -95,6 +95,8 @@ type Claim struct {
 	Epoch   int64  // fence: raised by every claim
 	Attempt int    // counts from 1; released attempts don't count
 	Nonce   string // random, unique to this attempt; part of every name that it writes
+	// Followed is the parts of the shard that this one follows.
+	Followed []Part
 }
 
 // Completion is the result of an attempt.
@@ -126,8 +128,8 @@ type Failure struct {
 // Pulse is the coordinator's answer to a heartbeat.
 type Pulse struct {
 	RunState RunState
-	Runnable int // shards of the run that could be claimed now, counted up to 1024
-	Running  int // shards of the run that are being processed
+	Runnable int // shards for computing that could be claimed now, counted up to 1024
+	Running  int // shards that are being computed
 	Workers  int // live workers of the run
 }
 

@@ -62,7 +62,7 @@ func work(dir string, batch, seconds int) error {
 	var r result
 	for end := time.Now().Add(time.Duration(seconds) * time.Second); time.Now().Before(end); {
 		start := time.Now()
-		claims, err := s.Claim(ctx, w, batch)
+		claims, err := s.Claim(ctx, w, pipeline.Computing, batch)
 		if err != nil {
 			return err
 		}

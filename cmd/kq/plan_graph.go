@@ -68,10 +68,16 @@ func (a *app) draw(g *pipeline.Graph, t *truth) *drawing {
 		}
 	}
 	for _, task := range g.Tasks {
-		if s := task.Sink; task.Kind == pipeline.Commit {
+		s := task.Sink
+		switch task.Kind {
+		case pipeline.Commit:
 			add("sink/"+s.Name, "", sinkShape, s.Name, s.Type+", effectively once", a.relative(s.Target))
-			d.arrows = append(d.arrows, arrow{ids["task/"+s.From], ids["sink/"+s.Name], []string{sinkEdge(s)}})
+		case pipeline.Publish:
+			add("sink/"+s.Name, "", sinkShape, s.Name, s.Type+", "+string(s.Publication.Delivery), s.Target)
+		default:
+			continue
 		}
+		d.arrows = append(d.arrows, arrow{ids["task/"+s.From], ids["sink/"+s.Name], []string{sinkEdge(s)}})
 	}
 	return d
 }
@@ -84,6 +90,9 @@ func (a *app) hideAll(lines []string) []string {
 }
 
 func sinkEdge(s *pipeline.SinkPlan) string {
+	if s.Publication != nil {
+		return "sent as soon as it is complete"
+	}
 	if s.Linked {
 		return "moved into place"
 	}

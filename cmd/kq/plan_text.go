@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/kinequet/kq/pipeline"
+	"github.com/kinequet/kq/pipeline/worker"
 )
 
 // planText explains a graph: first what is read, then each stage in the order in
@@ -41,6 +42,11 @@ func (p *planText) write(file string) {
 			p.encode(t)
 		case t.Kind == pipeline.Commit:
 			p.sink(t)
+		case t.Kind == pipeline.Publish:
+			p.service(t)
+		case t.Kind == pipeline.Last:
+			p.line(1, "when all is sent: %s", plural(int64(len(t.Shards)), "shard"))
+			p.became(2, t)
 		case t.Stage == "":
 			p.whole(t)
 		default:
@@ -382,6 +388,25 @@ func (p *planText) sink(t *pipeline.Task) {
 		how = "replaces an earlier result"
 	}
 	p.line(1, "to %s (%s), all files at once, the manifest last", p.relative(s.Target), how)
+	p.became(1, t)
+}
+
+// service explains a sink that sends rows somewhere.
+func (p *planText) service(t *pipeline.Task) {
+	s, pub := t.Sink, t.Sink.Publication
+	p.gap()
+	p.line(0, "sink %s: %s to %s, %s", s.Name, s.From, s.Type, pub.Delivery)
+	p.line(1, "because %s", pub.Reason)
+	p.line(1, "to %s", pub.Target)
+	how := "rows"
+	if pub.Files {
+		how = "files"
+	}
+	p.line(1, "%s: each shard's %s are sent as soon as it is complete, at most %s on their way", plural(int64(len(t.Shards)), "shard"), how, bytesText(worker.InFlight(s)))
+	if p.sql && pub.Select != "" {
+		p.line(1, "SQL of what is sent:")
+		p.line(2, "SELECT %s FROM %s", pub.Select, s.From)
+	}
 	p.became(1, t)
 }
 

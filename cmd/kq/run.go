@@ -15,6 +15,7 @@ import (
 
 	"github.com/kinequet/kq/coord"
 	"github.com/kinequet/kq/pipeline"
+	"github.com/kinequet/kq/pipeline/send"
 	"github.com/kinequet/kq/pipeline/spec"
 	"github.com/kinequet/kq/plugins/sinks/filesink"
 	"github.com/kinequet/kq/stages/sqlstage"
@@ -103,7 +104,7 @@ func (a *app) run(ctx context.Context, file string, f runFlags) error {
 	}
 	// A run that is not there yet must not cost a state directory when a sink refuses.
 	if !exists(filepath.Join(r.dir, "coord.db")) {
-		if err := checkSinks(g); err != nil {
+		if err := checkSinks(ctx, g); err != nil {
 			return err
 		}
 	}
@@ -121,11 +122,15 @@ func (a *app) run(ctx context.Context, file string, f runFlags) error {
 // planHash is what people compare.
 func planHash(g *pipeline.Graph) string { return g.Digest[:16] }
 
-func checkSinks(g *pipeline.Graph) error {
+// checkSinks tells before any work what would keep a sink from publishing.
+func checkSinks(ctx context.Context, g *pipeline.Graph) error {
 	var errs []error
 	for _, t := range g.Tasks {
-		if t.Kind == pipeline.Commit {
+		switch t.Kind {
+		case pipeline.Commit:
 			errs = append(errs, filesink.Check(t.Sink))
+		case pipeline.Publish:
+			errs = append(errs, send.Check(ctx, remoteTypes[t.Sink.Type], t.Sink))
 		}
 	}
 	return environment(errors.Join(errs...))
@@ -201,7 +206,7 @@ func (r *runner) published(run string) (bool, error) {
 }
 
 func (r *runner) submit(ctx context.Context) error {
-	if err := checkSinks(r.graph); err != nil {
+	if err := checkSinks(ctx, r.graph); err != nil {
 		return err
 	}
 	b := make([]byte, 2)
@@ -282,7 +287,7 @@ func where(g *pipeline.Graph, task string, s *pipeline.Shard) string {
 // heads prints the first rows of every sink.
 func (r *runner) heads(ctx context.Context) {
 	for _, t := range r.graph.Tasks {
-		if t.Kind == pipeline.Commit {
+		if t.Kind == pipeline.Commit || t.Kind == pipeline.Publish {
 			fmt.Fprintf(r.stdout, "\n%s: %s\n", t.Sink.Name, r.redact.text(t.Sink.Target))
 			if err := r.head(ctx, r.engine, r.store, r.graph, r.dir, r.run, t.Sink.From, 8); err != nil {
 				r.say("kq: %v", err)

@@ -4,18 +4,21 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"path/filepath"
 	"slices"
 	"strings"
 
 	"github.com/kinequet/kq/coord"
 	"github.com/kinequet/kq/pipeline"
+	"github.com/kinequet/kq/pipeline/send"
 	"github.com/kinequet/kq/pipeline/spec"
 	"github.com/kinequet/kq/pipeline/worker"
 	"github.com/kinequet/kq/plugins/sinks"
 	"github.com/kinequet/kq/plugins/sinks/csvsink"
 	"github.com/kinequet/kq/plugins/sinks/filesink"
 	"github.com/kinequet/kq/plugins/sinks/jsonsink"
+	"github.com/kinequet/kq/plugins/sinks/kafkasink"
 	"github.com/kinequet/kq/plugins/sinks/parquetsink"
 	"github.com/kinequet/kq/plugins/sources"
 	"github.com/kinequet/kq/plugins/sources/csvsource"
@@ -27,6 +30,7 @@ import (
 // The source and sink types of this build.
 var (
 	sourceTypes = map[string]sources.Source{"parquet": parquetsource.Source{}, "csv": csvsource.Source{}, "json": jsonsource.Source{}}
+	remoteTypes = map[string]sinks.Remote{"kafka": kafkasink.Sink{}}
 	sinkTypes   = map[string]sinks.Sink{"parquet": parquetsink.Sink{}, "csv": csvsink.Sink{}, "json": jsonsink.Sink{}}
 )
 
@@ -36,6 +40,9 @@ func catalog() pipeline.Catalog {
 		c.Sources[name] = s.Spec()
 	}
 	for name, s := range sinkTypes {
+		c.Sinks[name] = s.Spec()
+	}
+	for name, s := range remoteTypes {
 		c.Sinks[name] = s.Spec()
 	}
 	return c
@@ -79,7 +86,10 @@ func compileOptions() pipeline.CompileOptions {
 			rel, err := typ.Relation(s.Options)
 			return rel, files, err
 		},
-		Copy:    func(s pipeline.Sink) (string, error) { return sinkTypes[s.Type].Copy(s) },
+		Copy: func(s pipeline.Sink) (string, error) { return sinkTypes[s.Type].Copy(s) },
+		Publication: func(s pipeline.Sink, columns []pipeline.Column, bind pipeline.Binder) (*pipeline.Publication, error) {
+			return remoteTypes[s.Type].Publication(s, columns, bind)
+		},
 		Catalog: catalog(),
 		Suggest: spec.Suggest,
 	}
@@ -171,6 +181,20 @@ func openStore(ctx context.Context, dir string) (*coord.Store, error) {
 // openSession is how workers execute tasks.
 func openSession(ctx context.Context, g *pipeline.Graph, t *pipeline.Task, r pipeline.Resources) (worker.Session, error) {
 	return sqlstage.Open(ctx, g, t, r)
+}
+
+// openSender is how workers send to sinks that are services.
+func openSender(store *coord.Store, log *slog.Logger) func(context.Context, *pipeline.Graph, *pipeline.Task, string, pipeline.Resources) (worker.Sender, error) {
+	return func(ctx context.Context, g *pipeline.Graph, t *pipeline.Task, run string, r pipeline.Resources) (worker.Sender, error) {
+		st, err := store.Status(ctx, run)
+		if err != nil {
+			return nil, err
+		}
+		return send.Open(ctx, g, t, r, send.Options{
+			Run: run, Started: st.Created, Type: remoteTypes[t.Sink.Type],
+			Warn: func(message string) { log.Warn(message, "sink", t.Sink.Name) },
+		})
+	}
 }
 
 // publish is how workers commit sinks. It checks the ledger: every row of the

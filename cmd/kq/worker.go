@@ -48,12 +48,13 @@ func (a *app) workerCommand() *cobra.Command {
 				<-signals
 				_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
 			}()
+			log := slog.New(slog.NewTextHandler(a.stderr, nil))
 			err = worker.Run(cmd.Context(), worker.Config{
-				StateDir: state, Run: runID, Coordinator: store, Open: openSession, Publish: publish,
+				StateDir: state, Run: runID, Coordinator: store, Open: openSession, Publish: publish, Sender: openSender(store, log),
 				Decode: func(data []byte) (*pipeline.Graph, error) { return unseal(data, a.redact) },
 				Redact: a.redact.text,
 				Cores:  cores, Memory: memory, Among: among, Lease: lease(), Stopped: stopped,
-				Log: slog.New(slog.NewTextHandler(a.stderr, nil)),
+				Log: log,
 			})
 			if err != nil {
 				return &failure{code: exitRun, err: err}

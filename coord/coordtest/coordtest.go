@@ -77,7 +77,7 @@ func (s *suite) join() pipeline.Worker {
 
 func (s *suite) claim(w pipeline.Worker, limit int) []pipeline.Claim {
 	s.Helper()
-	claims, err := s.c.Claim(s.ctx, w, limit)
+	claims, err := s.c.Claim(s.ctx, w, pipeline.Computing, limit)
 	s.must(err)
 	return claims
 }
@@ -311,7 +311,7 @@ func (s *suite) lostWorker() {
 	if err := s.c.Heartbeat(s.ctx, w); !errors.Is(err, pipeline.ErrWorkerLost) {
 		s.Fatalf("heartbeat of a dead worker: %v", err)
 	}
-	if _, err := s.c.Claim(s.ctx, w, 1); !errors.Is(err, pipeline.ErrWorkerLost) {
+	if _, err := s.c.Claim(s.ctx, w, pipeline.Computing, 1); !errors.Is(err, pipeline.ErrWorkerLost) {
 		s.Fatalf("claim of a dead worker: %v", err)
 	}
 }

@@ -210,57 +210,6 @@ func (d *decoder) exchange(path string, n *yaml.Node) pipeline.Exchange {
 	return pipeline.Exchange(d.choice(path, n, string(pipeline.ExchangeAuto), string(pipeline.ExchangeAlways), string(pipeline.ExchangeNever)))
 }
 
-func (d *decoder) sink(name, path string, n *yaml.Node) bool {
-	s := pipeline.Sink{Name: name}
-	var types, from, uri, compression, options *yaml.Node
-	d.object(n, path, "a sink", map[string]field{
-		"type":        func(p string, v *yaml.Node) { types = v; s.Type, _ = d.text(p, v) },
-		"from":        func(p string, v *yaml.Node) { from = v; s.From, _ = d.nonEmpty(p, v) },
-		"uri":         func(p string, v *yaml.Node) { uri = v },
-		"compression": func(p string, v *yaml.Node) { compression = v; s.Compression, _ = d.text(p, v) },
-		"overwrite":   func(p string, v *yaml.Node) { s.Replace = d.choice(p, v, "refuse", "replace") == "replace" },
-		"options":     func(p string, v *yaml.Node) { options = v },
-	}, []string{"type", "from", "uri", "compression", "overwrite", "options"},
-		[]string{"delivery", "dead_letter", "max_rejected", "max_memory_bytes", "brokers", "topic", "key", "url", "table"})
-	if resolve(n).Kind != yaml.MappingNode {
-		return false
-	}
-	if from == nil {
-		d.problem(n, path, "has no from", "add from: with the stage to publish")
-	}
-	later := []string{"kafka", "sqs", "s3", "postgres", "http", "plugin"}
-	if uri == nil {
-		if !slices.Contains(later, s.Type) {
-			d.problem(n, path, "has no uri", "add uri: with the folder or file to publish to")
-		}
-	} else if text, ok := d.text(path+".uri", uri); ok {
-		s.URI, _ = d.absolute(uri, path+".uri", text)
-	}
-	if types == nil && s.URI != "" {
-		s.Type = typeOf(s.URI, d.o.Catalog.Sinks)
-		if s.Type == "" {
-			d.problem(n, path, "has no type", "add type: "+strings.Join(sorted(d.o.Catalog.Sinks), ", or "))
-		}
-	}
-	spec, ok := d.o.Catalog.Sinks[s.Type]
-	if !ok {
-		if types != nil {
-			d.unknownType(types, path+".type", "sink", s.Type, d.o.Catalog.Sinks, later...)
-		}
-	}
-	if ok && compression != nil && !slices.Contains(spec.Compressions, s.Compression) {
-		d.problem(compression, path+".compression", fmt.Sprintf("unknown compression %s", d.shown(compression)), known(s.Compression, spec.Compressions))
-	}
-	if ok && options != nil {
-		s.Options = d.options(path+".options", options, spec.Options)
-	}
-	if from == nil {
-		return false
-	}
-	d.job.Sinks = append(d.job.Sinks, s)
-	return true
-}
-
 // options decodes what is passed on to a reader or writer.
 func (d *decoder) options(path string, n *yaml.Node, specs map[string]pipeline.OptionSpec) (out []pipeline.Option) {
 	var names []string

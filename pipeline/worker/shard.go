@@ -6,6 +6,7 @@ import (
 	"reflect"
 	"strings"
 
+	"github.com/kinequet/kq/backpressure"
 	"github.com/kinequet/kq/internal/durable"
 	"github.com/kinequet/kq/pipeline"
 )
@@ -158,6 +159,16 @@ func (w *worker) share(t *pipeline.Task) pipeline.Resources {
 		total = MachineMemory() * 8 / 10
 	}
 	budget := total / int64(active)
+	for i := range w.graph.Tasks { // the loops that send need some as well
+		if s := &w.graph.Tasks[i]; s.Kind == pipeline.Publish {
+			budget -= sessionMemory(total) + InFlight(s.Sink)/int64(active)
+		}
+	}
+	budget = max(budget, total/int64(active)/4)
+	if t.Kind == pipeline.Publish {
+		r.Threads, r.Memory = 1, sessionMemory(total)
+		return r
+	}
 	if t.Memory > 0 {
 		budget = t.Memory
 	}
@@ -173,6 +184,20 @@ func (w *worker) share(t *pipeline.Task) pipeline.Resources {
 	// A thread of DuckDB needs about 128 MiB to sort or aggregate with spilling.
 	r.Threads = max(1, min(r.Threads, int(r.Memory>>27)))
 	return r
+}
+
+// sessionMemory is what DuckDB may manage where it reads the rows of a sink, a
+// few row groups at a time. Bytes.
+func sessionMemory(total int64) int64 {
+	return max(64<<20, min(256<<20, total/16))
+}
+
+// InFlight is the bytes of rows that may be on their way to a sink.
+func InFlight(p *pipeline.SinkPlan) int64 {
+	if p.MaxMemory > 0 {
+		return p.MaxMemory
+	}
+	return backpressure.DefaultLimit
 }
 
 // limit is the part of a worker's resident memory that DuckDB may manage: the

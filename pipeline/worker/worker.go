@@ -25,7 +25,7 @@ type Coordinator interface {
 	Leave(ctx context.Context, w pipeline.Worker) error
 	Heartbeat(ctx context.Context, w pipeline.Worker) error
 	Pulse(ctx context.Context, w pipeline.Worker) (pipeline.Pulse, error)
-	Claim(ctx context.Context, w pipeline.Worker, limit int) ([]pipeline.Claim, error)
+	Claim(ctx context.Context, w pipeline.Worker, lane pipeline.Lane, limit int) ([]pipeline.Claim, error)
 	Complete(ctx context.Context, w pipeline.Worker, done []pipeline.Completion) ([]error, error)
 	Fail(ctx context.Context, w pipeline.Worker, failed []pipeline.Failure) error
 	Release(ctx context.Context, w pipeline.Worker, claims []pipeline.Claim) error
@@ -39,6 +39,16 @@ type Session interface {
 	Close() error
 }
 
+// Sender sends shards of one sink, one at a time.
+type Sender interface {
+	// Send sends the parts of a shard; what the sink holds of them by then are
+	// parts as well. workers is how many processes share the sink.
+	Send(ctx context.Context, c pipeline.Claim, parts []pipeline.StoredPart, workers int) ([]pipeline.Part, pipeline.Metrics, error)
+	// Last ends the sink's work once all parts are sent.
+	Last(ctx context.Context, sent [][]pipeline.Part) (pipeline.Metrics, error)
+	Close() error
+}
+
 // Config is what a worker needs. All fields but the last ones are required.
 type Config struct {
 	StateDir    string
@@ -49,6 +59,8 @@ type Config struct {
 	// Publish makes a sink's files visible, all at once; parts are absolute
 	// paths in row order, by shard; nonce is the attempt's. It is idempotent.
 	Publish func(ctx context.Context, g *pipeline.Graph, run, nonce string, p *pipeline.SinkPlan, parts [][]pipeline.StoredPart) (pipeline.Metrics, error)
+	// Sender starts sending the rows of a sink that is a service.
+	Sender func(ctx context.Context, g *pipeline.Graph, t *pipeline.Task, run string, r pipeline.Resources) (Sender, error)
 	// Decode turns the stored plan into the graph; nil means JSON as it is.
 	Decode func([]byte) (*pipeline.Graph, error)
 
@@ -78,8 +90,10 @@ func Run(ctx context.Context, c Config) error {
 	defer w.cancel(nil)
 	go w.beat()
 	go w.watch()
+	publishing := w.publishing()
 	err = w.loop()
 	w.closeSession()
+	err = errors.Join(err, publishing())
 	if cause := context.Cause(w.ctx); errors.Is(cause, pipeline.ErrWorkerLost) {
 		return cause
 	}
@@ -222,7 +236,7 @@ func (w *worker) loop() error {
 	idle := 0
 	for !w.stopping() {
 		durable.Point("worker.claim.before")
-		claims, err := w.co.Claim(w.ctx, w.me, w.batch())
+		claims, err := w.co.Claim(w.ctx, w.me, pipeline.Computing, w.batch())
 		if err != nil {
 			return w.unlessStopped(err)
 		}
@@ -329,8 +343,10 @@ func (w *worker) fail(c pipeline.Claim, err error, rest []pipeline.Claim) error 
 		}
 		return w.release(append([]pipeline.Claim{c}, rest...))
 	}
+	if t := w.graph.Task(c.Task); t != nil && t.Lane() == pipeline.Computing {
+		w.closeSession() // it may be in a bad state
+	}
 	w.log.Error("shard failed", "task", c.Task, "shard", c.Shard.Ordinal, "attempt", c.Attempt, "error", err)
-	w.closeSession() // it may be in a bad state
 	return w.co.Fail(w.ctx, w.me, []pipeline.Failure{{Claim: c, Error: w.Redact(err.Error()), Permanent: pipeline.IsPermanent(err)}})
 }
 
@@ -362,6 +378,9 @@ func (w *worker) complete(done []pipeline.Completion) error {
 			return err
 		}
 		w.log.Warn("fenced: another attempt holds the shard", "task", c.Task, "shard", c.Shard.Ordinal)
+		if t := w.graph.Task(c.Task); t != nil && t.Lane() != pipeline.Computing {
+			continue // its parts are what a service holds
+		}
 		for _, p := range done[i].Parts {
 			if err := durable.Remove(filepath.Join(w.parts, p.Name)); err != nil {
 				return err

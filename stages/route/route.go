@@ -53,7 +53,7 @@ func Register(ctx context.Context, conn *sql.Conn) error {
 }
 
 func register(driverConn any) error {
-	conn, err := connection(driverConn)
+	conn, err := Connection(driverConn)
 	if err != nil {
 		return err
 	}
@@ -73,10 +73,10 @@ func register(driverConn any) error {
 	return nil
 }
 
-// connection returns DuckDB's connection inside the driver's. The driver keeps
+// Connection returns DuckDB's connection inside the driver's. The driver keeps
 // it to itself, so it is read by its name and type: a driver that keeps it
 // elsewhere gives an error here.
-func connection(driverConn any) (mapping.Connection, error) {
+func Connection(driverConn any) (mapping.Connection, error) {
 	c, ok := driverConn.(*duckdb.Conn)
 	if !ok || c == nil {
 		return mapping.Connection{}, fmt.Errorf("connection is a %T, not one of DuckDB", driverConn)

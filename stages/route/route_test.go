@@ -336,11 +336,11 @@ func TestFolds(t *testing.T) {
 
 func TestForeignDriver(t *testing.T) {
 	for _, c := range []any{nil, "x", (*duckdb.Conn)(nil)} {
-		if _, err := connection(c); err == nil || !strings.Contains(err.Error(), "not one of DuckDB") {
+		if _, err := Connection(c); err == nil || !strings.Contains(err.Error(), "not one of DuckDB") {
 			t.Errorf("%T: %v", c, err)
 		}
 	}
-	if _, err := connection(&duckdb.Conn{}); err == nil || !strings.Contains(err.Error(), "closed") {
+	if _, err := Connection(&duckdb.Conn{}); err == nil || !strings.Contains(err.Error(), "closed") {
 		t.Error("no connection:", err)
 	}
 	for _, c := range []any{struct{ other int }{}, struct{ conn uintptr }{}} {

@@ -89,6 +89,9 @@ func (s *Session) setup(ctx context.Context) error {
 			}
 			continue
 		}
+		if s.t.Kind == pipeline.Publish {
+			continue // the parts come one by one, and lie where the session may read
+		}
 		parts, err := s.o.Parts(in.Task)
 		if err != nil {
 			return err
@@ -229,6 +232,9 @@ func (s *Session) statement(ctx context.Context) (string, error) {
 	if s.t.Kind == pipeline.Encode && s.t.Output.Dynamic {
 		return "FROM " + ident(s.t.Inputs[0].Name), nil
 	}
+	if pub := s.publication(); s.t.Kind == pipeline.Encode && pub != nil && pub.Select != "" {
+		return "SELECT " + pub.Select + " FROM " + ident(s.t.Inputs[0].Name), nil
+	}
 	if s.t.Kind == pipeline.Encode {
 		return "SELECT " + casts(s.t.Output.Columns, s.t.Output.Stored) + " FROM " + ident(s.t.Inputs[0].Name), nil
 	}
@@ -261,6 +267,14 @@ func (s *Session) statement(ctx context.Context) (string, error) {
 		return s.routed(columns, from, r), nil
 	}
 	return "SELECT " + columns + " FROM " + from, nil
+}
+
+// publication is how the task's sink sends rows, if it is a service.
+func (s *Session) publication() *pipeline.Publication {
+	if s.t.Sink == nil {
+		return nil
+	}
+	return s.t.Sink.Publication
 }
 
 // spilled is the most bytes of temporary files during the last statement.
