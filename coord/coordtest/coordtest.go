@@ -46,7 +46,7 @@ func Run(t *testing.T, h Harness) {
 	for name, f := range map[string]func(*suite){
 		"life of a run": (*suite).life, "fence": (*suite).fence, "retry": (*suite).retry, "permanent": (*suite).permanent, "release": (*suite).release,
 		"poison": (*suite).poison, "suspects": (*suite).suspects, "lease": (*suite).lease, "lost worker": (*suite).lostWorker, "cancel": (*suite).cancel,
-		"slots": (*suite).slots, "shares": (*suite).shares, "retire": (*suite).retire, "named lease": (*suite).namedLease, "unknown run": (*suite).unknown, "leave": (*suite).leave,
+		"slots": (*suite).slots, "shares": (*suite).shares, "retire": (*suite).retire, "named lease": (*suite).namedLease, "unknown run": (*suite).unknown, "leave": (*suite).leave, "follows": (*suite).follows,
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := h.Open(t, t.TempDir())
@@ -156,6 +156,55 @@ func (s *suite) life() {
 	if last, err := s.c.Latest(s.ctx, "/job.yaml"); err != nil || last.Run != "run" {
 		s.Fatalf("latest %+v, %v", last, err)
 	}
+}
+
+// A shard that follows another becomes ready with its completion, in a lane of its
+// own, and comes with what that one wrote.
+func (s *suite) follows() {
+	sub := Submission("run", 5, 3)
+	a := sub.Tasks[0]
+	p := pipeline.Task{Name: "sink:publish", Kind: pipeline.Publish, Follows: "a", Sink: &pipeline.SinkPlan{Name: "sink"}, Retry: a.Retry, Buckets: a.Buckets}
+	for _, sh := range a.Shards {
+		p.Shards = append(p.Shards, pipeline.Shard{Ordinal: sh.Ordinal, Key: sh.Key})
+	}
+	sub.Tasks = []pipeline.Task{a, p}
+	s.must(s.c.Submit(s.ctx, sub))
+	w := s.join()
+	publish := func() []pipeline.Claim {
+		s.Helper()
+		claims, err := s.c.Claim(s.ctx, w, p.Lane(), 10)
+		s.must(err)
+		return claims
+	}
+	for range 5 {
+		if early := publish(); len(early) > 0 {
+			s.Fatalf("claimed %+v before what it follows is complete", early)
+		}
+		c := s.one(w)
+		if c.Task != "a" {
+			s.Fatalf("claimed %s to compute", c.Task)
+		}
+		s.must(s.complete(w, c))
+		ready := publish()
+		if len(ready) != 1 || ready[0].Shard.Ordinal != c.Shard.Ordinal || len(ready[0].Followed) != 1 || ready[0].Followed[0].Name != c.Nonce {
+			s.Fatalf("shard %d is complete, and %+v is ready", c.Shard.Ordinal, ready)
+		}
+		if pulse, err := s.c.Pulse(s.ctx, w); err != nil || pulse.Running != 0 {
+			s.Fatalf("what is being published counts as computed: %+v, %v", pulse, err)
+		}
+		s.must(s.c.Fail(s.ctx, w, []pipeline.Failure{{Claim: ready[0], Error: "no luck"}}))
+		if early := publish(); len(early) > 0 {
+			s.Fatalf("claimed %+v before its delay is over", early)
+		}
+		s.h.Advance(time.Hour)
+		s.must(s.c.Heartbeat(s.ctx, w))
+		again := publish()
+		if len(again) != 1 || again[0].Attempt != 2 || len(again[0].Followed) != 1 {
+			s.Fatalf("after a failure: %+v", again)
+		}
+		s.must(s.complete(w, again[0]))
+	}
+	s.state(pipeline.RunSucceeded)
 }
 
 func (s *suite) fence() {
