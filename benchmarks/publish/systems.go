@@ -20,9 +20,9 @@ import (
 
 var systems = []system{
 	{name: "kq", prepare: buildKQ, command: kq("at-least-once")},
-	{name: "kq, effectively once", command: kq("effectively-once")},
-	{name: "bare producer", prepare: makeBytes, send: bare},
-	{name: "script", prepare: venv("confluent-kafka==2.13.0", "duckdb==1.5.4"), command: python("script.py")},
+	{name: "kq-once", command: kq("effectively-once")},
+	{name: "bare", prepare: makeBytes, send: bare},
+	{name: "script", prepare: venv("confluent-kafka==2.12.1", "duckdb==1.5.4"), command: python("script.py")},
 	{name: "pyspark", prepare: venv("pyspark==4.3.0"), command: python("spark.py")},
 }
 

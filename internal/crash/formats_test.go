@@ -107,13 +107,10 @@ func TestKafkaFormats(t *testing.T) {
 	for i, name := range names {
 		typ := everyType[i].typ
 		as := `"` + strings.ReplaceAll(name, `"`, `""`) + `"`
-		switch {
-		case typ == "BLOB": // sent in base64
-			types = append(types, fmt.Sprintf("'%s': 'VARCHAR'", name))
-			as = "from_base64(" + as + ") AS " + as
-		default:
-			types = append(types, fmt.Sprintf("'%s': '%s'", name, strings.ReplaceAll(typ, "'", "''")))
+		if typ == "BLOB" { // sent in base64
+			typ, as = "VARCHAR", "from_base64("+as+") AS "+as
 		}
+		types = append(types, fmt.Sprintf("'%s': '%s'", name, strings.ReplaceAll(typ, "'", "''")))
 		list = append(list, as)
 	}
 	for _, format := range []string{"json", "csv"} {

@@ -61,6 +61,9 @@ func newKafkaWorld(t *testing.T, stream uint64) *kafkaWorld {
 		}
 		w.want[id] = true
 	}
+	if err := found.Err(); err != nil {
+		t.Fatal(err)
+	}
 	w.begin()
 	return w
 }

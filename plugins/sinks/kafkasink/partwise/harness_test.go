@@ -199,15 +199,6 @@ func publisher(t testing.TB, o Options) *Producer {
 	return p
 }
 
-func endOffsets(t testing.TB, client *kgo.Client, topic string) map[int32]int64 {
-	t.Helper()
-	m, err := kafkatest.Ends(client, topic)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return m
-}
-
 // hooked calls f before the n-th batch.
 func hooked(batches iter.Seq2[arrow.RecordBatch, error], n int, f func()) iter.Seq2[arrow.RecordBatch, error] {
 	return func(yield func(arrow.RecordBatch, error) bool) {
