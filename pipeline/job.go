@@ -92,6 +92,9 @@ type Sink struct {
 	// MaxMemory is the bytes of rows that may be on their way to the sink, on all
 	// workers of a machine together; 0 means 50 MiB.
 	MaxMemory int64
+	// MaxBacklog is the bytes of parts that may wait for the sink before what makes
+	// them is held back; 0 means 16 GiB.
+	MaxBacklog int64
 }
 
 // Setting returns the value of a setting: a string, bool, int64, float64, list of

@@ -99,7 +99,7 @@ func (c *compiler) publishTasks(g *Graph, n *stageNode, s *Sink) {
 	from := g.task(n.Name)
 	p := &SinkPlan{
 		Name: s.Name, Type: s.Type, From: n.Name, Target: pub.Target, Replace: s.Replace, Copy: pub.Copy, Extension: pub.Extension,
-		Columns: n.columns, Compression: c.compression(s), Publication: pub, Settings: s.Settings, MaxMemory: s.MaxMemory,
+		Columns: n.columns, Compression: c.compression(s), Publication: pub, Settings: s.Settings, MaxMemory: s.MaxMemory, MaxBacklog: s.MaxBacklog,
 	}
 	reason := "each shard's rows are sent as soon as it is complete"
 	if pub.Files {

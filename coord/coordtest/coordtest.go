@@ -46,7 +46,7 @@ func Run(t *testing.T, h Harness) {
 	for name, f := range map[string]func(*suite){
 		"life of a run": (*suite).life, "fence": (*suite).fence, "retry": (*suite).retry, "permanent": (*suite).permanent, "release": (*suite).release,
 		"poison": (*suite).poison, "suspects": (*suite).suspects, "lease": (*suite).lease, "lost worker": (*suite).lostWorker, "cancel": (*suite).cancel,
-		"slots": (*suite).slots, "shares": (*suite).shares, "retire": (*suite).retire, "named lease": (*suite).namedLease, "unknown run": (*suite).unknown, "leave": (*suite).leave, "follows": (*suite).follows,
+		"slots": (*suite).slots, "shares": (*suite).shares, "retire": (*suite).retire, "named lease": (*suite).namedLease, "unknown run": (*suite).unknown, "leave": (*suite).leave, "follows": (*suite).follows, "backlog": (*suite).backlog,
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := h.Open(t, t.TempDir())
@@ -205,6 +205,43 @@ func (s *suite) follows() {
 		s.must(s.complete(w, again[0]))
 	}
 	s.state(pipeline.RunSucceeded)
+}
+
+// A task whose parts wait for a sink is held back beyond its backlog, and goes on
+// once enough of them are published. Other tasks are not.
+func (s *suite) backlog() {
+	sub := Submission("run", 5, 3)
+	a := sub.Tasks[0]
+	p := pipeline.Task{
+		Name: "sink:publish", Kind: pipeline.Publish, Follows: "a", Retry: a.Retry, Buckets: a.Buckets, Shards: a.Shards,
+		Sink: &pipeline.SinkPlan{Name: "sink", MaxBacklog: 150},
+	}
+	other := pipeline.Task{Name: "other", Kind: pipeline.Compute, Retry: a.Retry, Buckets: 1, Shards: []pipeline.Shard{{Key: "x"}}}
+	sub.Tasks = []pipeline.Task{other, a, p}
+	s.must(s.c.Submit(s.ctx, sub))
+	w := s.join()
+	complete := func(c pipeline.Claim, m pipeline.Metrics) {
+		s.Helper()
+		errs, err := s.c.Complete(s.ctx, w, []pipeline.Completion{{Claim: c, Metrics: m}})
+		s.must(errors.Join(err, errs[0]))
+	}
+	for range 2 { // 200 bytes wait
+		c := s.one(w)
+		if c.Task != "a" {
+			s.Fatalf("claimed %s", c.Task)
+		}
+		complete(c, pipeline.Metrics{BytesOut: 100})
+	}
+	if c := s.one(w); c.Task != "other" {
+		s.Fatalf("claimed %s although its sink is behind", c.Task)
+	}
+	s.none(w)
+	claims, err := s.c.Claim(s.ctx, w, p.Lane(), 1)
+	s.must(err)
+	complete(claims[0], pipeline.Metrics{BytesRead: 100})
+	if c := s.one(w); c.Task != "a" {
+		s.Fatalf("claimed %s once the sink has caught up", c.Task)
+	}
 }
 
 func (s *suite) fence() {

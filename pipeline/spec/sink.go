@@ -120,7 +120,8 @@ func (d *decoder) remote(s *pipeline.Sink, spec pipeline.PluginSpec, fields map[
 		s.Delivery = pipeline.Delivery(d.choice(p, v, string(pipeline.AtLeastOnce), string(pipeline.EffectivelyOnce)))
 	}
 	fields["max_memory_bytes"] = func(p string, v *yaml.Node) { s.MaxMemory = d.size(p, v) }
-	return append(order, "delivery", "max_memory_bytes")
+	fields["max_backlog_bytes"] = func(p string, v *yaml.Node) { s.MaxBacklog = d.size(p, v) }
+	return append(order, "delivery", "max_memory_bytes", "max_backlog_bytes")
 }
 
 // typeName is the type that a sink names, before anything of it is decoded.

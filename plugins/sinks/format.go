@@ -87,10 +87,10 @@ func object(columns []pipeline.Column) string {
 
 // jsonValue is a column as JSON can hold it: JSON has no NaN, and no bytes.
 func jsonValue(column, typ string) string {
-	switch {
-	case typ == "DOUBLE", typ == "FLOAT":
+	switch typ {
+	case "DOUBLE", "FLOAT":
 		return "CASE WHEN isfinite(" + column + ") THEN " + column + " END"
-	case typ == "BLOB":
+	case "BLOB":
 		return "base64(" + column + ")"
 	}
 	return column
