@@ -234,3 +234,40 @@ func TestKafkaErrors(t *testing.T) {
 		})
 	}
 }
+
+// TestKafkaRejected: rows that the topic never takes fail the run at once, each
+// named with its reason, and an effectively-once topic has nothing of their part.
+func TestKafkaRejected(t *testing.T) {
+	w := newKafkaWorld(t, 15)
+	for _, delivery := range []string{"at-least-once", "effectively-once"} {
+		topic := services.Name(t) + delivery
+		kafkatest.Topic(t, []string{w.broker.Addr}, topic, 2, "max.message.bytes", "20000")
+		job := fmt.Sprintf(`version: 1
+name: rejected
+sources:
+  dims: {type: csv, uri: data/dims.csv}
+stages:
+  s:
+    sql: SELECT k, CASE WHEN k %% 40 = 7 THEN repeat('x', 30000) ELSE name END AS name FROM dims
+    retry: {attempts: 5, backoff: 10ms}
+sinks:
+  out: {type: kafka, from: s, brokers: ["%s"], topic: %s, delivery: %s}
+`, w.broker.Addr, topic, delivery)
+		if err := os.WriteFile(filepath.Join(w.dir, "job.yaml"), []byte(job), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		code, out := w.run(nil, "run", filepath.Join(w.dir, "job.yaml"))
+		for _, want := range []string{"3 rows of kq/", "row 7: ", "row 47: ", "row 87: ", "out:publish, shard 0"} {
+			if code != 1 || !strings.Contains(out, want) {
+				t.Fatalf("%s: exit %d without %q:\n%s", delivery, code, want, out)
+			}
+		}
+		if strings.Contains(out, "attempts") {
+			t.Errorf("%s: it was tried again, which can't help:\n%s", delivery, out)
+		}
+		there := len(kafkatest.ReadAll(t, []string{w.broker.Addr}, topic, true))
+		if delivery == "effectively-once" && there != 0 || delivery == "at-least-once" && there != 94 {
+			t.Errorf("%s: %d rows are on the topic", delivery, there)
+		}
+	}
+}

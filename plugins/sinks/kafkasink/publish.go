@@ -160,8 +160,16 @@ func (p *publisher) Check(ctx context.Context) error {
 
 // Publish implements sinks.Publisher.
 func (p *publisher) Publish(ctx context.Context, part *sinks.Part) (sinks.Result, error) {
+	var refused sinks.Rejections
 	r, err := p.producer.Publish(ctx, partwise.Part{
 		ID: part.ID, Checksum: part.Checksum, Rows: part.Rows, FirstAttempt: part.FirstAttempt, Batches: part.Batches,
+		// All rows are tried, so that all that is wrong is told at once; nothing is
+		// committed then.
+		Reject: func(ordinal int64, why error) error {
+			refused.Add(ordinal, why)
+			return nil
+		},
+		Settle: func(context.Context) error { return refused.Err(part.ID) },
 	})
 	if err != nil {
 		switch partwise.ClassOf(err) {
