@@ -12,6 +12,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/smithy-go/logging"
 
 	"github.com/kinequet/kq/backpressure"
 	"github.com/kinequet/kq/pipeline"
@@ -35,6 +36,7 @@ func connect(set *settings, gate sinks.Gate) (*client, error) {
 	options := []func(*config.LoadOptions) error{
 		config.WithRetryer(func() aws.Retryer { return aws.NopRetryer{} }),
 		config.WithAppID("kq"),
+		config.WithLogger(logging.Nop{}), // what it would warn of, such as a host without credentials, comes as an error as well
 	}
 	if set.region != "" {
 		options = append(options, config.WithRegion(set.region))
@@ -69,26 +71,37 @@ func connect(set *settings, gate sinks.Gate) (*client, error) {
 // come of it for the sink's timeout. bytes is what it carries; 0 passes the gate by.
 func (c *client) do(ctx context.Context, what string, bytes int64, request func(context.Context) error) error {
 	begin := time.Now()
+	var last *failure // that tells more than that time is up
 	for try := 0; ; try++ {
 		err := c.once(ctx, bytes, request)
 		if err == nil {
 			return nil
 		}
 		f := diagnose(err)
-		if ctx.Err() != nil {
+		switch {
+		case ctx.Err() == nil:
+			last = f
+		case last != nil:
+			return fmt.Errorf("%w; %w", last.explain(what, c.settings), ctx.Err())
+		default:
 			return fmt.Errorf("%s: %w", what, ctx.Err())
 		}
 		if !f.again || time.Since(begin) > c.timeout {
 			return f.explain(what, c.settings)
 		}
 		c.resent.Add(1)
-		pause := min(50*time.Millisecond<<min(try, 8), 5*time.Second)
-		pause = max(pause/2+rand.N(pause/2+1), min(f.after, c.timeout))
 		select {
-		case <-time.After(pause):
+		case <-time.After(c.pause(try, f)):
 		case <-ctx.Done():
 		}
 	}
+}
+
+// pause is how long to wait after a failure: exponential with full jitter in its
+// upper half, and no less than the store asks for.
+func (c *client) pause(try int, f *failure) time.Duration {
+	wait := min(50*time.Millisecond<<min(try, 8), 5*time.Second)
+	return max(wait/2+rand.N(wait/2+1), min(f.after, c.timeout))
 }
 
 // once makes a request, when the gate lets it.

@@ -103,7 +103,10 @@ func (p *publisher) Last(ctx context.Context, sent [][]pipeline.Part) (sinks.Res
 	if err := p.remove(ctx, gone); err != nil {
 		return r, fmt.Errorf("the new result is published, but objects of an earlier one are still there: %w", err)
 	}
-	_, err = p.abortUploads(ctx, p.prefix+"part-", func(key string) bool { return runOf(strings.TrimPrefix(key, p.prefix)) == p.o.Run })
+	_, err = p.abortUploads(ctx, p.prefix, func(key string) bool {
+		name := strings.TrimPrefix(key, p.prefix)
+		return name == checkName || runOf(name) == p.o.Run
+	})
 	return r, err
 }
 

@@ -2,12 +2,10 @@ package s3sink
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"regexp"
 	"strings"
-
-	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"time"
 
 	"github.com/kinequet/kq/pipeline"
 	"github.com/kinequet/kq/plugins/sinks"
@@ -70,20 +68,15 @@ func contentType(extension string) string {
 	return contentTypes[extension]
 }
 
+// checkTimeout is how long a check repeats a request that gets no answer.
+const checkTimeout = 8 * time.Second
+
 // Check implements sinks.Publisher: the bucket is there, nothing stands where the
 // result shall be, and the credentials let it be written.
 func (p *publisher) Check(ctx context.Context) error {
-	err := p.do(ctx, "look at the bucket "+p.bucket, 0, func(ctx context.Context) error {
-		_, err := p.s3.HeadBucket(ctx, &s3.HeadBucketInput{Bucket: &p.bucket})
-		return err
-	})
-	var f *failure
-	if errors.As(err, &f) && f.missing() { // HEAD tells no code
-		return pipeline.Permanent(fmt.Errorf("there is no bucket %s; create it, or correct uri:", p.bucket))
-	}
-	if err != nil {
-		return err
-	}
+	hasty := *p.settings // a person is waiting
+	hasty.timeout = min(hasty.timeout, checkTimeout)
+	p = &publisher{client: &client{settings: &hasty, s3: p.s3, gate: p.gate}, plan: p.plan, o: p.o}
 	manifest, err := p.readManifest(ctx)
 	if err != nil {
 		return err
@@ -123,15 +116,20 @@ func (p *publisher) foreign(name string) error {
 	return pipeline.Permanent(fmt.Errorf("%s holds %q, which is no result of this sink; move it away, or publish to another folder", p.uri(""), name))
 }
 
+// checkName is an upload's that never becomes an object.
+const checkName = "_kq-check"
+
 // checkWrite begins an upload and aborts it: nobody ever sees an object, but the
 // store has said whether it may be written.
 func (p *publisher) checkWrite(ctx context.Context) error {
-	o := &object{key: p.prefix + "_kq-check", kind: "application/octet-stream"}
-	id, err := p.create(ctx, o)
-	if err != nil {
+	o := &object{key: p.prefix + checkName, kind: "application/octet-stream"}
+	if _, err := p.create(ctx, o); err != nil {
 		return err
 	}
-	return p.abortUpload(ctx, o.key, id)
+	// There may be more of them: the answer to the first try may have been lost, or
+	// an earlier check killed.
+	_, err := p.abortUploads(ctx, o.key, func(key string) bool { return key == o.key })
+	return err
 }
 
 // Publish implements sinks.Publisher.
