@@ -48,23 +48,33 @@ func connect(set *settings, gate sinks.Gate) (*client, error) {
 	if err != nil {
 		return nil, pipeline.Permanent(fmt.Errorf("the environment's settings of AWS: %w", err))
 	}
-	if c.Region == "" && set.endpoint != "" {
-		c.Region = "us-east-1" // signatures need one, and stores of one's own take it
+	store := s3.NewFromConfig(c, func(o *s3.Options) { set.apply(o) })
+	if store.Options().Region == "" {
+		return nil, pipeline.Permanent(errors.New("no region is known; set region: or AWS_REGION"))
 	}
-	store := s3.NewFromConfig(c, func(o *s3.Options) {
-		o.UsePathStyle = set.pathStyle
-		o.DisableLogOutputChecksumValidationSkipped = true
-		if set.endpoint != "" {
-			o.BaseEndpoint = &set.endpoint
-		}
-		o.RequestChecksumCalculation = aws.RequestChecksumCalculationWhenSupported
-		o.ResponseChecksumValidation = aws.ResponseChecksumValidationWhenSupported
-		if !set.checksum {
-			o.RequestChecksumCalculation = aws.RequestChecksumCalculationWhenRequired
-			o.ResponseChecksumValidation = aws.ResponseChecksumValidationWhenRequired
-		}
-	})
 	return &client{settings: set, s3: store, gate: gate}, nil
+}
+
+// apply makes the SDK's options, which hold what the environment says, those of
+// the sink.
+func (s *settings) apply(o *s3.Options) {
+	if s.endpoint != "" {
+		o.BaseEndpoint = &s.endpoint
+	}
+	o.UsePathStyle = o.BaseEndpoint != nil // few stores have a host name for each bucket
+	if s.pathStyle != nil {
+		o.UsePathStyle = *s.pathStyle
+	}
+	if o.Region == "" && o.BaseEndpoint != nil {
+		o.Region = "us-east-1" // signatures need one, and stores of one's own take it
+	}
+	o.DisableLogOutputChecksumValidationSkipped = true
+	o.RequestChecksumCalculation = aws.RequestChecksumCalculationWhenSupported
+	o.ResponseChecksumValidation = aws.ResponseChecksumValidationWhenSupported
+	if !s.checksum {
+		o.RequestChecksumCalculation = aws.RequestChecksumCalculationWhenRequired
+		o.ResponseChecksumValidation = aws.ResponseChecksumValidationWhenRequired
+	}
 }
 
 // do makes a request until it is answered well, refused for good, or nothing has

@@ -31,11 +31,14 @@ type failure struct {
 }
 
 // passing are codes of S3 that the same request may not get again, beside all of
-// 5xx: it was busy, or what arrived was not what had been sent.
+// 5xx: it was busy, or the request did not arrive whole.
 var passing = map[string]bool{
 	"RequestTimeout": true, "RequestTimeTooSkewed": true, "IncompleteBody": true, "OperationAborted": true, "ConditionalRequestConflict": true,
-	"BadDigest": true, "InvalidDigest": true, "XAmzContentChecksumMismatch": true, "XAmzContentSHA256Mismatch": true, "RequestAborted": true,
+	"RequestAborted": true,
 }
+
+// mangled are codes that say that what arrived has another checksum.
+var mangled = map[string]bool{"BadDigest": true, "InvalidDigest": true, "XAmzContentChecksumMismatch": true, "XAmzContentSHA256Mismatch": true}
 
 // throttling are S3's and other stores' codes for too many requests.
 var throttling = map[string]bool{
@@ -87,6 +90,9 @@ func (f *failure) unsigned() bool {
 func (f *failure) missing() bool {
 	return f.status == http.StatusNotFound && f.code != "NoSuchBucket"
 }
+
+// damaged reports whether the store got other bytes than it should have.
+func (f *failure) damaged() bool { return mangled[f.code] }
 
 // refused reports whether a condition of the request did not hold.
 func (f *failure) refused() bool { return f.status == http.StatusPreconditionFailed }
@@ -143,7 +149,7 @@ func (f *failure) explain(what string, s *settings) error {
 		advice = "; " + advice
 	}
 	err := fmt.Errorf("%s: %w%s", what, f, advice)
-	if f.result == backpressure.Rejected && !f.missing() && !f.refused() && f.code != "ExpiredToken" {
+	if f.result == backpressure.Rejected && !f.missing() && !f.refused() && !f.damaged() && f.code != "ExpiredToken" {
 		err = pipeline.Permanent(err)
 	}
 	return err

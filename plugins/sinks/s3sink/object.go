@@ -63,17 +63,30 @@ func (c *client) put(ctx context.Context, o *object) error {
 	if info.Size() != o.file.Bytes {
 		return pipeline.Permanent(fmt.Errorf("part %s has %d bytes in the state directory, not %d; run again with --fresh", o.file.Name, info.Size(), o.file.Bytes))
 	}
-	if size := c.partSize(o.file.Bytes); o.file.Bytes > size {
-		return c.putParts(ctx, o, f, size)
+	size := c.partSize(o.file.Bytes)
+	if o.file.Bytes > size {
+		err = c.putParts(ctx, o, f, size)
+	} else {
+		err = c.putWhole(ctx, o, f)
 	}
-	what := "put " + c.where(o.key)
-	return c.do(ctx, what, o.file.Bytes, func(ctx context.Context) error {
-		in := &s3.PutObjectInput{
+	var refusal *failure
+	if errors.As(err, &refusal) && refusal.damaged() {
+		sum := crc32.New(castagnoli)
+		if _, e := io.Copy(sum, io.NewSectionReader(f, 0, o.file.Bytes)); e == nil && fmt.Sprintf("crc32c:%08x", sum.Sum32()) != o.file.Checksum {
+			return pipeline.Permanent(fmt.Errorf("part %s is damaged in the state directory; run again with --fresh: %w", o.file.Name, err))
+		}
+	}
+	return err
+}
+
+// putWhole uploads an object by one request.
+func (c *client) putWhole(ctx context.Context, o *object, f io.ReaderAt) error {
+	return c.do(ctx, "put "+c.where(o.key), o.file.Bytes, func(ctx context.Context) error {
+		out, err := c.s3.PutObject(ctx, &s3.PutObjectInput{
 			Bucket: &c.bucket, Key: &o.key, Body: io.NewSectionReader(f, 0, o.file.Bytes), ContentLength: &o.file.Bytes, ContentType: &o.kind,
 			Metadata: o.meta, ChecksumCRC32C: o.crc, StorageClass: types.StorageClass(c.storageClass),
 			ServerSideEncryption: types.ServerSideEncryption(c.encryption), SSEKMSKeyId: text(c.kmsKey),
-		}
-		out, err := c.s3.PutObject(ctx, in)
+		})
 		if err != nil {
 			return err
 		}

@@ -35,7 +35,7 @@ type settings struct {
 	bucket, prefix                     string // the prefix is empty or ends in a slash
 	format                             string
 	endpoint, region                   string // "" means what the environment says
-	pathStyle                          bool
+	pathStyle                          *bool  // nil: with an endpoint
 	accessKey, secretKey, sessionToken string
 	partBytes                          int64
 	checksum                           bool
@@ -66,7 +66,10 @@ func parse(options []pipeline.Option) (*settings, error) {
 		storageClass: set.String("storage_class", ""), encryption: set.String("encryption", ""), kmsKey: set.String("kms_key", ""),
 		timeout: 2 * time.Minute,
 	}
-	s.pathStyle = set.Bool("path_style", s.endpoint != "")
+	if set.Has("path_style") {
+		style := set.Bool("path_style", false)
+		s.pathStyle = &style
+	}
 	errs := []error{s.parseURI(set.String("uri", "")), s.checkEndpoint(), s.checkKeys(set)}
 	if s.partBytes < smallestPart || s.partBytes > largestPart {
 		errs = append(errs, wrong("part_bytes", fmt.Sprintf("%d is no size of a part", s.partBytes), "stores take parts of 5242880 (5 MiB) to 5368709120 bytes (5 GiB)"))
