@@ -36,6 +36,7 @@ var allowed = map[string][]string{
 	"plugins/sinks":                    {"pipeline"},
 	"plugins/sinks/*":                  {"pipeline", "plugins/sinks", "internal/durable"},
 	"plugins/sinks/kafkasink/partwise": {"internal/services"},
+	"plugins/sinks/s3sink":             {"pipeline", "backpressure", "plugins/sinks", "plugins/sinks/filesink", "plugins/sinks/parquetsink", "plugins/sinks/csvsink", "plugins/sinks/jsonsink", "internal/services", "internal/faultproxy"},
 	"cmd/kq":                           {"..."},
 	"benchmarks":                       {"benchmarks/...", "internal/tpc"},
 	"benchmarks/backpressure":          {"backpressure"},
