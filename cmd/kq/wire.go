@@ -65,6 +65,9 @@ func (a *app) load(file string, set []string) (*pipeline.Job, error) {
 	}
 	if job != nil {
 		a.redact.hide(job.Env)
+		for _, s := range job.Sinks {
+			a.redact.hideSettings(s.Type, s.Settings)
+		}
 		if mode != "" {
 			job.Exchange = pipeline.Exchange(mode)
 			for i := range job.Stages {
