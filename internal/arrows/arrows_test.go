@@ -36,6 +36,7 @@ var allowed = map[string][]string{
 	"plugins/sinks":                    {"pipeline"},
 	"plugins/sinks/*":                  {"pipeline", "plugins/sinks", "internal/durable"},
 	"plugins/sinks/kafkasink/partwise": {"internal/services"},
+	"plugins/sinks/sqssink":            {"pipeline", "plugins/sinks", "backpressure", "internal/services", "internal/faultproxy"},
 	"cmd/kq":                           {"..."},
 	"benchmarks":                       {"benchmarks/...", "internal/tpc"},
 	"benchmarks/backpressure":          {"backpressure"},
@@ -59,7 +60,7 @@ var allowed = map[string][]string{
 var homes = map[string][]string{
 	"github.com/duckdb/duckdb-go": {"stages/", "internal/", "benchmarks"},
 	"modernc.org/sqlite":          {"coord", "benchmarks/coord"},
-	"github.com/apache/arrow-go":  {"stages/", "plugins/sinks/kafkasink", "benchmarks/kafka"},
+	"github.com/apache/arrow-go":  {"stages/", "plugins/sinks/kafkasink", "plugins/sinks/sqssink", "benchmarks/kafka"},
 	"github.com/IBM/sarama":       {"plugins/sinks/kafkasink", "internal/", "benchmarks/kafka"},
 	"go.yaml.in/yaml":             {"pipeline/spec"},
 	"github.com/spf13/cobra":      {"cmd/kq"},
