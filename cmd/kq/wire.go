@@ -20,6 +20,7 @@ import (
 	"github.com/kinequet/kq/plugins/sinks/jsonsink"
 	"github.com/kinequet/kq/plugins/sinks/kafkasink"
 	"github.com/kinequet/kq/plugins/sinks/parquetsink"
+	"github.com/kinequet/kq/plugins/sinks/sqssink"
 	"github.com/kinequet/kq/plugins/sources"
 	"github.com/kinequet/kq/plugins/sources/csvsource"
 	"github.com/kinequet/kq/plugins/sources/jsonsource"
@@ -30,7 +31,7 @@ import (
 // The source and sink types of this build.
 var (
 	sourceTypes = map[string]sources.Source{"parquet": parquetsource.Source{}, "csv": csvsource.Source{}, "json": jsonsource.Source{}}
-	remoteTypes = map[string]sinks.Remote{"kafka": kafkasink.Sink{}}
+	remoteTypes = map[string]sinks.Remote{"kafka": kafkasink.Sink{}, "sqs": sqssink.Sink{}}
 	sinkTypes   = map[string]sinks.Sink{"parquet": parquetsink.Sink{}, "csv": csvsink.Sink{}, "json": jsonsink.Sink{}}
 )
 
