@@ -276,3 +276,5 @@ func numbered(n, groups int) (rows []row) {
 	}
 	return rows
 }
+
+func optionsOf(g *gate) sinks.Options { return sinks.Options{Gate: g, Warn: func(string) {}} }

@@ -15,6 +15,7 @@ type queue struct {
 	mu      sync.Mutex
 	room    *sync.Cond // for put
 	work    *sync.Cond // for take
+	putters int        // who wait for room
 	takers  int        // who wait for work
 	groups  map[string]*group
 	ready   []*group // those with messages and none on its way, the one that has waited longest first
@@ -54,7 +55,10 @@ func (q *queue) put(m *message) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for !q.stopped && q.rows > 0 && (q.rows >= q.limits.rows || q.bytes+m.bytes > q.limits.bytes) {
+		q.putters++
+		q.wake()
 		q.room.Wait()
+		q.putters--
 	}
 	if q.stopped {
 		return false
@@ -128,7 +132,7 @@ func (q *queue) wake() {
 
 // pick finds the groups at the head of ready whose messages make the next batch,
 // how many of each, and of all. A request costs the same with one message as with
-// ten: while more are being read, there is none until no more fit.
+// ten: while more are being read, there is none until no more fit, or much waits.
 func (q *queue) pick() (picked []int, n int) {
 	size := 0
 	for _, g := range q.ready {
@@ -148,7 +152,7 @@ func (q *queue) pick() (picked []int, n int) {
 		}
 		picked = append(picked, k)
 	}
-	if q.full || q.rows >= q.limits.rows/2 || q.bytes >= q.limits.bytes/2 {
+	if q.full || q.putters > 0 || q.rows >= q.limits.rows/2 || q.bytes >= q.limits.bytes/2 {
 		return picked, n
 	}
 	return nil, 0
