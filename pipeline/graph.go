@@ -263,6 +263,19 @@ type SinkPlan struct {
 	MaxBacklog  int64        `json:"max_backlog,omitempty"`
 }
 
+// defaultInFlight is the bytes of rows that may be on their way to a sink that
+// doesn't say.
+const defaultInFlight = 50 << 20
+
+// InFlight is the bytes of rows that may be on their way to the sink, of all
+// workers of a machine together.
+func (p *SinkPlan) InFlight() int64 {
+	if p.MaxMemory > 0 {
+		return p.MaxMemory
+	}
+	return defaultInFlight
+}
+
 // Shard is one unit of a task.
 type Shard struct {
 	Ordinal int     `json:"ordinal"`

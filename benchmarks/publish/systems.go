@@ -14,8 +14,8 @@ import (
 	"github.com/apache/arrow-go/v18/arrow"
 	_ "github.com/duckdb/duckdb-go/v2"
 
-	"github.com/kinequet/kq/internal/stream"
 	"github.com/kinequet/kq/plugins/sinks/kafkasink/partwise"
+	"github.com/kinequet/kq/stages/stream"
 )
 
 var systems = []system{

@@ -22,6 +22,7 @@ import (
 	"github.com/kinequet/kq/plugins/sinks/parquetsink"
 	"github.com/kinequet/kq/plugins/sinks/postgressink"
 	"github.com/kinequet/kq/plugins/sinks/s3sink"
+	"github.com/kinequet/kq/plugins/sinks/sqssink"
 	"github.com/kinequet/kq/plugins/sources"
 	"github.com/kinequet/kq/plugins/sources/csvsource"
 	"github.com/kinequet/kq/plugins/sources/jsonsource"
@@ -36,6 +37,7 @@ var (
 		"kafka":    kafkasink.Sink{},
 		"postgres": postgressink.Sink{},
 		"s3":       s3sink.Sink{},
+		"sqs":      sqssink.Sink{},
 	}
 	sinkTypes = map[string]sinks.Sink{"parquet": parquetsink.Sink{}, "csv": csvsink.Sink{}, "json": jsonsink.Sink{}}
 )

@@ -17,9 +17,9 @@ import (
 	"github.com/kinequet/kq/plugins/sinks/kafkasink/kafkatest"
 )
 
-// everyType is a value of each type that a message can hold exactly, then its
+// messageTypes is a value of each type that a message can hold exactly, then its
 // least and largest where it has such, and NULLs.
-var everyType = []struct{ typ, some, low, high string }{
+var messageTypes = []struct{ typ, some, low, high string }{
 	{"BOOLEAN", "true", "false", "true"},
 	{"TINYINT", "7", "-128", "127"},
 	{"SMALLINT", "7", "-32768", "32767"},
@@ -51,7 +51,7 @@ var everyType = []struct{ typ, some, low, high string }{
 // typeQuery gives four rows of all types, and column names that need quoting.
 func typeQuery() (query string, columns []string) {
 	rows := make([][]string, 4)
-	for i, t := range everyType {
+	for i, t := range messageTypes {
 		name := fmt.Sprintf("c%d \"x\", y", i)
 		columns = append(columns, name)
 		quoted := `"` + strings.ReplaceAll(name, `"`, `""`) + `"`
@@ -105,7 +105,7 @@ func TestKafkaFormats(t *testing.T) {
 	defer db.Close()
 	types, list := []string{"'id': 'BIGINT'"}, []string{"id"}
 	for i, name := range names {
-		typ := everyType[i].typ
+		typ := messageTypes[i].typ
 		as := `"` + strings.ReplaceAll(name, `"`, `""`) + `"`
 		if typ == "BLOB" { // sent in base64
 			typ, as = "VARCHAR", "from_base64("+as+") AS "+as

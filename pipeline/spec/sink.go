@@ -14,7 +14,7 @@ import (
 // later are keys and types of sinks that are to come.
 var (
 	laterSinkKeys  = []string{"dead_letter", "max_rejected"}
-	laterSinkTypes = []string{"sqs", "http", "plugin"}
+	laterSinkTypes = []string{"http", "plugin"}
 )
 
 // sink decodes one entry of sinks:. Which keys it may have depends on its type.
