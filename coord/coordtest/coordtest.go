@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -46,7 +47,7 @@ func Run(t *testing.T, h Harness) {
 	for name, f := range map[string]func(*suite){
 		"life of a run": (*suite).life, "fence": (*suite).fence, "retry": (*suite).retry, "permanent": (*suite).permanent, "release": (*suite).release,
 		"poison": (*suite).poison, "suspects": (*suite).suspects, "lease": (*suite).lease, "lost worker": (*suite).lostWorker, "cancel": (*suite).cancel,
-		"slots": (*suite).slots, "shares": (*suite).shares, "retire": (*suite).retire, "named lease": (*suite).namedLease, "unknown run": (*suite).unknown, "leave": (*suite).leave, "follows": (*suite).follows, "backlog": (*suite).backlog,
+		"slots": (*suite).slots, "shares": (*suite).shares, "retire": (*suite).retire, "named lease": (*suite).namedLease, "unknown run": (*suite).unknown, "leave": (*suite).leave, "follows": (*suite).follows, "backlog": (*suite).backlog, "blame": (*suite).blame,
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := h.Open(t, t.TempDir())
@@ -205,6 +206,39 @@ func (s *suite) follows() {
 		s.must(s.complete(w, again[0]))
 	}
 	s.state(pipeline.RunSucceeded)
+}
+
+// Of a worker that dies with a shard that it computes and one that it publishes,
+// the former is blamed.
+func (s *suite) blame() {
+	sub := Submission("run", 2, 3)
+	a := sub.Tasks[0]
+	p := pipeline.Task{Name: "sink:publish", Kind: pipeline.Publish, Follows: "a", Retry: a.Retry, Buckets: a.Buckets, Shards: a.Shards, Sink: &pipeline.SinkPlan{Name: "sink"}}
+	sub.Tasks = []pipeline.Task{a, p}
+	s.must(s.c.Submit(s.ctx, sub))
+	w := s.join()
+	s.must(s.complete(w, s.one(w)))
+	for range 20 {
+		w := s.join()
+		published, err := s.c.Claim(s.ctx, w, p.Lane(), 1)
+		s.must(err)
+		if len(published) != 1 || published[0].Attempt != 1 {
+			s.Fatalf("claimed %+v to publish", published)
+		}
+		if len(s.claim(w, 1)) == 0 {
+			s.Fatal("nothing to compute, and no failure")
+		}
+		s.h.Kill(s.T, w)
+		_, err = s.c.Reap(s.ctx, "run")
+		s.must(err)
+		if st := s.status(); st.State == pipeline.RunFailed {
+			if !strings.Contains(st.Error, "a, shard") {
+				s.Fatalf("the run failed by %s", st.Error)
+			}
+			return
+		}
+	}
+	s.Fatal("nobody is blamed for 20 deaths")
 }
 
 // A task whose parts wait for a sink is held back beyond its backlog, and goes on

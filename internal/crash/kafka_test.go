@@ -28,8 +28,8 @@ stages:
     sql: SELECT f.id, f.k, f.v * 2 AS v2, d.name FROM facts f JOIN dims d ON d.k = f.k WHERE f.v >= 10
     retry: {attempts: 100, backoff: 10ms}
 sinks:
-  once: {type: kafka, from: kept, brokers: [%[1]s], topic: %[2]s-once, key: k, value: id, format: raw, record_id: id, delivery: effectively-once}
-  least: {type: kafka, from: kept, brokers: [%[1]s], topic: %[2]s-least, key: k, value: id, format: raw, record_id: id, compression: lz4}
+  once: {type: kafka, from: kept, brokers: [%[1]s], topic: %[2]s-once, key: k, value: id, format: raw, record_id: id, delivery: effectively-once, retry: {attempts: 100, backoff: 10ms}}
+  least: {type: kafka, from: kept, brokers: [%[1]s], topic: %[2]s-least, key: k, value: id, format: raw, record_id: id, compression: lz4, retry: {attempts: 100, backoff: 10ms}}
 `
 
 // kafkaWorld is a world whose results are on two topics, new ones each round.
