@@ -101,6 +101,10 @@ func (r *reporter) joined(n int) {
 	r.line("workers_found", "", "%s at work already", plural(int64(n), "worker"))
 }
 
+func (r *reporter) serving(address string) {
+	r.line("serving_metrics", "", "metrics at http://%s/metrics", address)
+}
+
 func (r *reporter) stopping() {
 	r.line("stopping", "", "stopping: workers finish or release their shards (again to kill them)")
 }

@@ -31,6 +31,7 @@ type runFlags struct {
 	planHash  string
 	fresh     bool
 	json      bool
+	metrics   string // address to serve metrics on
 }
 
 func (a *app) runCommand() *cobra.Command {
@@ -50,6 +51,7 @@ func (a *app) runCommand() *cobra.Command {
 	c.Flags().StringArrayVar(&f.set, "set", nil, "override a key of the job, such as sinks.lake.overwrite=replace")
 	c.Flags().StringVar(&f.planHash, "plan-hash", "", "run only if kq plan showed this hash")
 	c.Flags().BoolVar(&f.fresh, "fresh", false, "start anew, whatever earlier runs left")
+	c.Flags().StringVar(&f.metrics, "metrics", "", "serve Prometheus metrics at http://ADDRESS/metrics while the run lasts, such as 127.0.0.1:9464")
 	c.Flags().BoolVar(&f.json, "json", false, "write one event per line to stdout")
 	return c
 }
@@ -115,6 +117,14 @@ func (a *app) run(ctx context.Context, file string, f runFlags) error {
 	done, err := r.choose(ctx)
 	if done || err != nil {
 		return err
+	}
+	if f.metrics != "" {
+		at, stop, err := serveMetrics(f.metrics, &exporter{store: r.store, graph: r.graph, run: r.run})
+		if err != nil {
+			return environment(err)
+		}
+		defer stop()
+		r.out.serving(at)
 	}
 	return r.execute(ctx)
 }

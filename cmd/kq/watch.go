@@ -34,6 +34,9 @@ func (r *runner) execute(ctx context.Context) error {
 	if err != nil {
 		return environment(err)
 	}
+	if n := r.flags.workers; n > 0 && affordable(n, r.job.Memory) < n {
+		r.out.line("fewer_workers", "", "memory: %s is too little for %d workers; there will be %d", bytesText(r.job.Memory), n, affordable(n, r.job.Memory))
+	}
 	w := &watcher{runner: r, wanted: r.workers(), exits: make(chan *child, 64), alive: map[*child]bool{}}
 	defer r.out.close()
 	for range w.wanted - len(st.Workers) {
@@ -62,13 +65,23 @@ func (r *runner) workers() int {
 		n = r.job.Workers
 	}
 	if n > 0 {
-		return n
+		return affordable(n, r.job.Memory)
 	}
 	most := 1
 	for _, t := range r.graph.Tasks {
 		most = max(most, len(t.Shards))
 	}
 	return min(most, worthwhileWorkers(r.job.Memory))
+}
+
+// affordable is how many of n workers have memory to work with: a process and a
+// DuckDB that can sort a few megabytes. memory is the job's, in bytes; 0: not limited.
+func affordable(n int, memory int64) int {
+	const least = 192 << 20
+	if memory > 0 {
+		n = max(1, min(n, int(memory/least)))
+	}
+	return n
 }
 
 // worthwhileWorkers is a worker for each core, but not more than have memory to

@@ -20,7 +20,7 @@ var schema = map[string]string{
 }
 
 func request(t testing.TB, a *analysis.Analyzer, query string) *pipeline.SplitRequest {
-	r := &pipeline.SplitRequest{Name: "q", SQL: query, Small: 1 << 20, Budget: 1 << 20}
+	r := &pipeline.SplitRequest{Name: "q", SQL: query, Small: 1 << 20, Budget: 64 << 20}
 	for _, name := range []string{"s", "t", "u", "v"} {
 		in := pipeline.SplitInput{Name: name, Total: 1 << 30}
 		if name == "s" {

@@ -10,6 +10,11 @@ import (
 	"github.com/kinequet/kq/stages/analysis"
 )
 
+// spillable is how many times its budget one worker may have to sort: DuckDB keeps
+// some memory pinned for all that it has spilled. 9.5 GiB of lineitems were sorted
+// with 597 MiB, and not with 240.
+const spillable = 20
+
 // order is what a fragment does with its rows at the end, in terms of its own
 // columns.
 type order struct {
@@ -104,7 +109,7 @@ func (s *splitter) peelOrder(q analysis.Node, name string, by order) (bool, erro
 	if offset > 0 {
 		tail += fmt.Sprintf(" OFFSET %d", offset)
 	}
-	if limited == nil && s.r.Always && last.Kind != pipeline.Gather {
+	if limited == nil && (s.r.Always || s.r.Budget > 0 && last.Bytes/spillable > s.r.Budget) && last.Kind != pipeline.Gather {
 		return true, s.sorted(name, between, o, query)
 	}
 	if limited == nil && last.Kind == pipeline.Forward && last.Raw == nil {
