@@ -2,6 +2,7 @@ package s3sink
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
@@ -128,8 +129,20 @@ func newGate(limit int64) *gate {
 
 func (g *gate) Limit() int64 { return g.Snapshot().Limit }
 
+func (g *gate) Acquire(ctx context.Context, bytes int64) error {
+	err := g.Controller.Acquire(ctx, bytes)
+	if err == nil {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		g.now += bytes
+		g.max = max(g.max, g.now)
+	}
+	return err
+}
+
 func (g *gate) Release(bytes int64, o backpressure.Outcome) {
 	g.mu.Lock()
+	g.now -= bytes
 	g.outcomes[o.Result]++
 	g.mu.Unlock()
 	g.Controller.Release(bytes, o)
