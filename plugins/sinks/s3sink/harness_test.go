@@ -83,8 +83,10 @@ type setting = pipeline.Option
 func (p *place) plan(replace bool, more ...setting) *pipeline.SinkPlan {
 	p.t.Helper()
 	all := []setting{
-		{Key: "uri", Value: "s3://" + p.bucket + "/out/für alle"}, {Key: "endpoint", Value: p.cloud.Endpoint},
-		{Key: "access_key", Value: p.cloud.Key}, {Key: "secret_key", Value: p.cloud.Secret},
+		{Key: "uri", Value: "s3://" + p.bucket + "/out/für alle"},
+		{Key: "endpoint", Value: p.cloud.Endpoint},
+		{Key: "access_key", Value: p.cloud.Key},
+		{Key: "secret_key", Value: p.cloud.Secret},
 	}
 	for _, o := range more {
 		all = slices.DeleteFunc(all, func(a setting) bool { return a.Key == o.Key })

@@ -9,6 +9,7 @@ import (
 	"hash/crc32"
 	"io"
 	"io/fs"
+	"net/http"
 	"os"
 	"slices"
 	"strings"
@@ -228,7 +229,12 @@ func (c *client) complete(ctx context.Context, o *object, id string, parts []typ
 	if f.code == "NoSuchUpload" {
 		return fmt.Errorf("complete %s: another attempt has aborted the upload", c.where(o.key))
 	}
-	return err
+	if f.status == http.StatusForbidden {
+		return err
+	}
+	// Not for good: stores have other words as well for an upload that is just being
+	// aborted.
+	return fmt.Errorf("complete %s: %w", c.where(o.key), f)
 }
 
 // abort ends an upload and frees what the store keeps of it.
