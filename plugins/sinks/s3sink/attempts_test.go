@@ -147,6 +147,20 @@ func TestOvertaken(t *testing.T) {
 			t.Fatal(err)
 		}
 		p.holds(run2, other)
+		// Also when nothing of this run was there yet to be removed.
+		early := p.open(plan, run1)
+		if err := early.observe(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		third := "20261125-160002-cccc"
+		p.all(plan, third, p.part(third, 0, 20))
+		sent = p.publish(early, p.part(run1, 0, 10))
+		if _, err := early.Last(t.Context(), [][]pipeline.Part{sent}); !pipeline.IsPermanent(err) || !strings.Contains(err.Error(), "another run") {
+			t.Errorf("%v", err)
+		}
+		if m, err := early.readManifest(t.Context()); err != nil || m.Run != third {
+			t.Errorf("the manifest is that of %s; %v", m.Run, err)
+		}
 	})
 }
 
