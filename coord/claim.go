@@ -176,10 +176,13 @@ func (s *Store) Claim(ctx context.Context, w pipeline.Worker, lane pipeline.Lane
 }
 
 // runnable lists the tasks of a lane with shards left, the last ones first: what is
-// nearer to the result frees disk and shows progress.
+// nearer to the result frees disk and shows progress. A task whose parts wait for
+// a sink is left out while more of them wait than may.
 func runnable(ctx context.Context, c *conn, run string, lane pipeline.Lane) (tasks []claimable, err error) {
 	err = c.each(ctx, `SELECT task_id, name, buckets, total - completed - failed, follows FROM tasks
-		WHERE run_id = ? AND lane = ? AND state = 1 ORDER BY task_id DESC`, []any{run, lane}, func(r *sql.Rows) error {
+		WHERE run_id = ? AND lane = ? AND state = 1 AND NOT EXISTS (SELECT 1 FROM tasks p
+			WHERE p.follows = tasks.task_id AND p.follows <> 0 AND tasks.bytes_out - p.bytes_read > p.backlog)
+		ORDER BY task_id DESC`, []any{run, lane}, func(r *sql.Rows) error {
 		var t claimable
 		err := r.Scan(&t.id, &t.name, &t.buckets, &t.left, &t.follows)
 		if t.left > 0 {

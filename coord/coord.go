@@ -27,7 +27,8 @@ type Coordinator interface {
 
 	// Claim hands out up to limit shards of a lane, from the worker's own buckets
 	// first. A shard that follows another is not handed out before that one is
-	// complete.
+	// complete. One whose task is followed is not handed out while parts of more
+	// bytes than Task.Backlog have been written and not read by the follower.
 	// Nothing to claim is no error. A worker that is not live gets ErrWorkerLost.
 	Claim(ctx context.Context, w pipeline.Worker, lane pipeline.Lane, limit int) ([]pipeline.Claim, error)
 	// Complete commits finished attempts, durably and all in one transaction.

@@ -48,7 +48,12 @@ func (s *Store) Reap(ctx context.Context, run string) (reaped int, err error) {
 		}
 		lost, err := orphans(ctx, c, run)
 		reaped = len(lost)
+		computing := map[int64]bool{} // workers that were
 		for _, o := range lost {
+			computing[o.worker] = computing[o.worker] || o.lane == pipeline.Computing
+		}
+		for _, o := range lost {
+			o.beside = o.lane != pipeline.Computing && computing[o.worker]
 			if err := s.collect(ctx, c, o); err != nil {
 				return err
 			}
@@ -79,6 +84,8 @@ func (s *Store) unlocked(worker int64) bool {
 type orphan struct {
 	ended
 	task     string
+	lane     pipeline.Lane
+	beside   bool // it was being published beside one that was computed
 	ordinal  int
 	attempts int
 	lost     int
@@ -87,12 +94,12 @@ type orphan struct {
 }
 
 func orphans(ctx context.Context, c *conn, run string) (all []orphan, err error) {
-	err = c.each(ctx, `SELECT s.shard_id, s.epoch, s.worker_id, s.claimed, s.attempts, s.lost, s.batch, t.name,
+	err = c.each(ctx, `SELECT s.shard_id, s.epoch, s.worker_id, s.claimed, s.attempts, s.lost, s.batch, t.name, t.lane,
 		(SELECT json_extract(spec, '$.ordinal') FROM shard_spec p WHERE p.shard_id = s.shard_id), coalesce((SELECT pid FROM workers w WHERE w.worker_id = s.worker_id), 0)
 		FROM shards s JOIN tasks t USING(task_id) WHERE t.run_id = ? AND s.state = 1
 		AND s.worker_id NOT IN (SELECT worker_id FROM workers WHERE state < 2)`, []any{run}, func(r *sql.Rows) error {
 		o := orphan{ended: ended{outcome: "lost"}}
-		err := r.Scan(&o.shard, &o.epoch, &o.worker, &o.claimed, &o.attempts, &o.lost, &o.batch, &o.task, &o.ordinal, &o.pid)
+		err := r.Scan(&o.shard, &o.epoch, &o.worker, &o.claimed, &o.attempts, &o.lost, &o.batch, &o.task, &o.lane, &o.ordinal, &o.pid)
 		all = append(all, o)
 		return err
 	})
@@ -100,10 +107,13 @@ func orphans(ctx context.Context, c *conn, run string) (all []orphan, err error)
 }
 
 // collect returns one orphan. The attempt is not counted against the limit of
-// errors; a shard that was alone with its worker is blamed for its death.
+// errors; a shard that was alone with its worker is blamed for its death, and of
+// one that was computed and others that were published, the former.
 func (s *Store) collect(ctx context.Context, c *conn, o orphan) error {
 	o.err = fmt.Sprintf("worker %d (process %d) died or stopped answering", o.worker, o.pid)
 	switch {
+	case o.beside:
+		return s.again(ctx, c, o.ended, ", attempts = attempts - 1", 0)
 	case o.batch > 1:
 		return s.again(ctx, c, o.ended, ", attempts = attempts - 1, suspect = 1", 0)
 	case o.lost+1 < s.o.MaxLost:

@@ -57,9 +57,9 @@ func (s *Store) insertTask(ctx context.Context, c *conn, run string, t *pipeline
 	}
 	buckets := max(1, min(t.Buckets, 1<<16))
 	var id int64
-	err := c.one(ctx, `INSERT INTO tasks(run_id, name, kind, state, buckets, max_attempts, backoff, total, started, lane, follows)
-		VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING task_id`,
-		[]any{run, t.Name, t.Kind, state, buckets, max(1, t.Retry.Attempts), t.Retry.Backoff.Milliseconds(), len(t.Shards), started, t.Lane(), follows}, &id)
+	err := c.one(ctx, `INSERT INTO tasks(run_id, name, kind, state, buckets, max_attempts, backoff, total, started, lane, follows, backlog)
+		VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING task_id`,
+		[]any{run, t.Name, t.Kind, state, buckets, max(1, t.Retry.Attempts), t.Retry.Backoff.Milliseconds(), len(t.Shards), started, t.Lane(), follows, t.Backlog()}, &id)
 	if err != nil {
 		return 0, err
 	}

@@ -51,6 +51,7 @@ type OptionSpec struct {
 	Type   OptionType
 	Values []string // when not empty, the only allowed ones
 	Doc    string   // one line
+	Secret bool     // of a sink's setting: the value is never shown
 }
 
 // OptionType is the type of an option's value in the job file.

@@ -151,6 +151,21 @@ func (t *Task) Lane() Lane {
 	return Computing
 }
 
+// defaultBacklog is the bytes of parts that may wait for a sink that doesn't say.
+const defaultBacklog = 16 << 30
+
+// Backlog is the bytes of parts that may wait for a publish task before the task
+// that it follows is held back; 0 for other tasks.
+func (t *Task) Backlog() int64 {
+	switch {
+	case t.Kind != Publish:
+		return 0
+	case t.Sink.MaxBacklog > 0:
+		return t.Sink.MaxBacklog
+	}
+	return defaultBacklog
+}
+
 // Exchanges reports whether the task routes rows to buckets, or reads them there.
 func (t *Task) Exchanges() bool {
 	return t.Output.Route != nil || slices.ContainsFunc(t.Inputs, func(in TaskInput) bool { return in.Bucketed() })
@@ -245,6 +260,20 @@ type SinkPlan struct {
 	Publication *Publication `json:"publication,omitempty"`
 	Settings    []Option     `json:"settings,omitempty"`
 	MaxMemory   int64        `json:"max_memory,omitempty"` // bytes of rows on their way; 0: 50 MiB
+	MaxBacklog  int64        `json:"max_backlog,omitempty"`
+}
+
+// defaultInFlight is the bytes of rows that may be on their way to a sink that
+// doesn't say.
+const defaultInFlight = 50 << 20
+
+// InFlight is the bytes of rows that may be on their way to the sink, of all
+// workers of a machine together.
+func (p *SinkPlan) InFlight() int64 {
+	if p.MaxMemory > 0 {
+		return p.MaxMemory
+	}
+	return defaultInFlight
 }
 
 // Shard is one unit of a task.

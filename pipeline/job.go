@@ -89,9 +89,13 @@ type Sink struct {
 	// Settings are the keys that only this type of sink has, such as brokers.
 	Settings []Option
 	Delivery Delivery // "" means the strongest that costs nothing
+	Retry    Retry    // of a part that a service doesn't take
 	// MaxMemory is the bytes of rows that may be on their way to the sink, on all
 	// workers of a machine together; 0 means 50 MiB.
 	MaxMemory int64
+	// MaxBacklog is the bytes of parts that may wait for the sink before what makes
+	// them is held back; 0 means 16 GiB.
+	MaxBacklog int64
 }
 
 // Setting returns the value of a setting: a string, bool, int64, float64, list of

@@ -99,7 +99,7 @@ func (c *compiler) publishTasks(g *Graph, n *stageNode, s *Sink) {
 	from := g.task(n.Name)
 	p := &SinkPlan{
 		Name: s.Name, Type: s.Type, From: n.Name, Target: pub.Target, Replace: s.Replace, Copy: pub.Copy, Extension: pub.Extension,
-		Columns: n.columns, Compression: c.compression(s), Publication: pub, Settings: s.Settings, MaxMemory: s.MaxMemory,
+		Columns: n.columns, Compression: c.compression(s), Publication: pub, Settings: s.Settings, MaxMemory: s.MaxMemory, MaxBacklog: s.MaxBacklog,
 	}
 	reason := "each shard's rows are sent as soon as it is complete"
 	if pub.Files {
@@ -116,14 +116,14 @@ func (c *compiler) publishTasks(g *Graph, n *stageNode, s *Sink) {
 		reason = "each shard's files are sent as soon as it is complete"
 	}
 	in := TaskInput{Name: n.Name, Kind: Forward, Task: from.Name, Columns: n.columns}
-	publish := Task{Name: s.Name + ":publish", Kind: Publish, Follows: from.Name, Inputs: []TaskInput{in}, Sink: p, Retry: n.Retry, Buckets: from.Buckets}
+	publish := Task{Name: s.Name + ":publish", Kind: Publish, Follows: from.Name, Inputs: []TaskInput{in}, Sink: p, Retry: s.Retry, Buckets: from.Buckets}
 	for _, shard := range from.Shards { // the keys are those of the shards that are followed
 		publish.Shards = append(publish.Shards, Shard{Ordinal: shard.Ordinal, Key: shard.Key, Rows: -1})
 	}
 	g.Tasks = append(g.Tasks, publish)
 	if pub.Last {
 		g.Tasks = append(g.Tasks, Task{
-			Name: s.Name + ":last", Kind: Last, Needs: []string{publish.Name}, Sink: p, Retry: n.Retry, Buckets: 1, Shards: []Shard{{Key: s.Name, Rows: -1}},
+			Name: s.Name + ":last", Kind: Last, Needs: []string{publish.Name}, Sink: p, Retry: s.Retry, Buckets: 1, Shards: []Shard{{Key: s.Name, Rows: -1}},
 		})
 	}
 	g.Edges = append(g.Edges, Edge{From: n.Name, To: s.Name, Kind: Forward, Fused: p.Linked || !pub.Files, Reason: reason})

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/kinequet/kq/pipeline"
-	"github.com/kinequet/kq/pipeline/worker"
 )
 
 // planText explains a graph: first what is read, then each stage in the order in
@@ -402,7 +401,7 @@ func (p *planText) service(t *pipeline.Task) {
 	if pub.Files {
 		how = "files"
 	}
-	p.line(1, "%s: each shard's %s are sent as soon as it is complete, at most %s on their way", plural(int64(len(t.Shards)), "shard"), how, bytesText(worker.InFlight(s)))
+	p.line(1, "%s: each shard's %s are sent as soon as it is complete, at most %s on their way", plural(int64(len(t.Shards)), "shard"), how, bytesText(s.InFlight()))
 	if p.sql && pub.Select != "" {
 		p.line(1, "SQL of what is sent:")
 		p.line(2, "SELECT %s FROM %s", pub.Select, s.From)

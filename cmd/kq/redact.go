@@ -16,11 +16,13 @@ import (
 // hidden: shorter ones would black out half of every line.
 const shortestSecret = 3
 
-// redactor replaces values that came from the environment by their references.
+// redactor replaces values that came from the environment by their references,
+// and secrets that stand in the file by a mark.
 type redactor struct {
-	mu   sync.Mutex
-	envs []pipeline.EnvRef
-	to   *strings.Replacer
+	mu      sync.Mutex
+	envs    []pipeline.EnvRef
+	secrets []string
+	to      *strings.Replacer
 }
 
 // hide adds references whose values are secret.
@@ -34,9 +36,40 @@ func (r *redactor) hide(envs []pipeline.EnvRef) {
 	}
 	// The longest first, so that a value within another one does not break it.
 	sort.SliceStable(r.envs, func(i, j int) bool { return len(r.envs[i].Value) > len(r.envs[j].Value) })
+	r.rebuild()
+}
+
+// hideSettings adds the settings of a sink that its type calls secret.
+func (r *redactor) hideSettings(typ string, settings []pipeline.Option) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	remote, ok := remoteTypes[typ]
+	if !ok {
+		return
+	}
+	spec := remote.Spec().Settings
+	for _, o := range settings {
+		if text, ok := o.Value.(string); ok && spec[o.Key].Secret && len(text) >= shortestSecret {
+			r.secrets = append(r.secrets, text)
+		}
+	}
+	r.rebuild()
+}
+
+// rebuild makes the replacer. Values may also stand inside JSON.
+func (r *redactor) rebuild() {
 	var pairs []string
+	add := func(value, by string) {
+		pairs = append(pairs, value, by)
+		if e := escaped(value); e != value {
+			pairs = append(pairs, e, by)
+		}
+	}
 	for _, e := range r.envs {
-		pairs = append(pairs, e.Value, "${"+e.Name+"}")
+		add(e.Value, "${"+e.Name+"}")
+	}
+	for _, s := range r.secrets {
+		add(s, "…")
 	}
 	r.to = strings.NewReplacer(pairs...)
 }
@@ -109,5 +142,13 @@ func unseal(data []byte, r *redactor) (*pipeline.Graph, error) {
 	}
 	r.hide(envs)
 	g := new(pipeline.Graph)
-	return g, json.Unmarshal([]byte(text), g)
+	if err := json.Unmarshal([]byte(text), g); err != nil {
+		return nil, err
+	}
+	for _, t := range g.Tasks {
+		if t.Sink != nil {
+			r.hideSettings(t.Sink.Type, t.Sink.Settings)
+		}
+	}
+	return g, nil
 }

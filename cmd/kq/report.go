@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/vbauerster/mpb/v8"
@@ -20,6 +21,7 @@ type reporter struct {
 	a     *app
 	graph *pipeline.Graph
 	json  *json.Encoder // nil without --json
+	mu    sync.Mutex    // of state, as bars draw themselves
 	bars  *mpb.Progress // nil without a terminal
 	bar   map[string]*mpb.Bar
 	state map[string]pipeline.TaskStatus // as last shown
@@ -114,7 +116,9 @@ func (r *reporter) update(st pipeline.RunStatus) {
 		if t.State == pipeline.TaskBlocked {
 			continue
 		}
+		r.mu.Lock()
 		r.state[t.Task] = t
+		r.mu.Unlock()
 		if r.bars != nil {
 			r.draw(t)
 			continue
@@ -140,7 +144,7 @@ func (r *reporter) update(st pipeline.RunStatus) {
 			continue
 		}
 		if !seen || old.State != t.State || t.Completed*10/t.Shards != old.Completed*10/t.Shards || old.Retries != t.Retries {
-			r.a.say("%s", taskLine(t))
+			r.a.say("%s%s", taskLine(t), r.backlog(t))
 		}
 	}
 }
@@ -160,6 +164,22 @@ func taskLine(t pipeline.TaskStatus) string {
 	return text
 }
 
+// backlog says how much waits for a sink, and whether computing waits for it too.
+func (r *reporter) backlog(t pipeline.TaskStatus) string {
+	task := r.graph.Task(t.Task)
+	if task == nil || task.Follows == "" || t.State == pipeline.TaskComplete {
+		return ""
+	}
+	waiting := r.state[task.Follows].Metrics.BytesOut - t.Metrics.BytesRead
+	switch {
+	case waiting > task.Backlog():
+		return fmt.Sprintf(", %s wait for it, so that %s is held back", bytesText(waiting), task.Follows)
+	case waiting > 0:
+		return fmt.Sprintf(", %s wait for it", bytesText(waiting))
+	}
+	return ""
+}
+
 // draw keeps one bar a task.
 func (r *reporter) draw(t pipeline.TaskStatus) {
 	bar := r.bar[t.Task]
@@ -167,13 +187,17 @@ func (r *reporter) draw(t pipeline.TaskStatus) {
 		name := t.Task
 		bar = r.bars.AddBar(t.Shards,
 			mpb.PrependDecorators(decor.Name(clip(name, 24), decor.WCSyncSpaceR), decor.CountersNoUnit("%d/%d", decor.WCSyncSpace)),
-			mpb.AppendDecorators(decor.Any(func(decor.Statistics) string { return barText(r.state[name]) })))
+			mpb.AppendDecorators(decor.Any(func(decor.Statistics) string { return r.barText(name) })))
 		r.bar[t.Task] = bar
 	}
 	bar.SetCurrent(t.Completed)
 }
 
-func barText(t pipeline.TaskStatus) string {
+// barText is what stands behind a bar, which draws itself at any time.
+func (r *reporter) barText(name string) string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	t := r.state[name]
 	end := t.Ended
 	if end.IsZero() {
 		end = time.Now()
@@ -192,7 +216,7 @@ func barText(t pipeline.TaskStatus) string {
 	if t.Retries > 0 {
 		text += "  " + plural(t.Retries, "retry")
 	}
-	return text
+	return text + r.backlog(t)
 }
 
 // close ends the bars.

@@ -20,7 +20,9 @@ import (
 	"github.com/kinequet/kq/plugins/sinks/jsonsink"
 	"github.com/kinequet/kq/plugins/sinks/kafkasink"
 	"github.com/kinequet/kq/plugins/sinks/parquetsink"
+	"github.com/kinequet/kq/plugins/sinks/postgressink"
 	"github.com/kinequet/kq/plugins/sinks/s3sink"
+	"github.com/kinequet/kq/plugins/sinks/sqssink"
 	"github.com/kinequet/kq/plugins/sources"
 	"github.com/kinequet/kq/plugins/sources/csvsource"
 	"github.com/kinequet/kq/plugins/sources/jsonsource"
@@ -31,8 +33,13 @@ import (
 // The source and sink types of this build.
 var (
 	sourceTypes = map[string]sources.Source{"parquet": parquetsource.Source{}, "csv": csvsource.Source{}, "json": jsonsource.Source{}}
-	remoteTypes = map[string]sinks.Remote{"kafka": kafkasink.Sink{}, "s3": s3sink.Sink{}}
-	sinkTypes   = map[string]sinks.Sink{"parquet": parquetsink.Sink{}, "csv": csvsink.Sink{}, "json": jsonsink.Sink{}}
+	remoteTypes = map[string]sinks.Remote{
+		"kafka":    kafkasink.Sink{},
+		"postgres": postgressink.Sink{},
+		"s3":       s3sink.Sink{},
+		"sqs":      sqssink.Sink{},
+	}
+	sinkTypes = map[string]sinks.Sink{"parquet": parquetsink.Sink{}, "csv": csvsink.Sink{}, "json": jsonsink.Sink{}}
 )
 
 func catalog() pipeline.Catalog {
@@ -66,6 +73,9 @@ func (a *app) load(file string, set []string) (*pipeline.Job, error) {
 	}
 	if job != nil {
 		a.redact.hide(job.Env)
+		for _, s := range job.Sinks {
+			a.redact.hideSettings(s.Type, s.Settings)
+		}
 		if mode != "" {
 			job.Exchange = pipeline.Exchange(mode)
 			for i := range job.Stages {

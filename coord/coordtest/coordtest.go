@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -46,7 +47,7 @@ func Run(t *testing.T, h Harness) {
 	for name, f := range map[string]func(*suite){
 		"life of a run": (*suite).life, "fence": (*suite).fence, "retry": (*suite).retry, "permanent": (*suite).permanent, "release": (*suite).release,
 		"poison": (*suite).poison, "suspects": (*suite).suspects, "lease": (*suite).lease, "lost worker": (*suite).lostWorker, "cancel": (*suite).cancel,
-		"slots": (*suite).slots, "shares": (*suite).shares, "retire": (*suite).retire, "named lease": (*suite).namedLease, "unknown run": (*suite).unknown, "leave": (*suite).leave,
+		"slots": (*suite).slots, "shares": (*suite).shares, "retire": (*suite).retire, "named lease": (*suite).namedLease, "unknown run": (*suite).unknown, "leave": (*suite).leave, "follows": (*suite).follows, "backlog": (*suite).backlog, "blame": (*suite).blame,
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := h.Open(t, t.TempDir())
@@ -155,6 +156,125 @@ func (s *suite) life() {
 	s.must(s.c.Leave(s.ctx, w))
 	if last, err := s.c.Latest(s.ctx, "/job.yaml"); err != nil || last.Run != "run" {
 		s.Fatalf("latest %+v, %v", last, err)
+	}
+}
+
+// A shard that follows another becomes ready with its completion, in a lane of its
+// own, and comes with what that one wrote.
+func (s *suite) follows() {
+	sub := Submission("run", 5, 3)
+	a := sub.Tasks[0]
+	p := pipeline.Task{Name: "sink:publish", Kind: pipeline.Publish, Follows: "a", Sink: &pipeline.SinkPlan{Name: "sink"}, Retry: a.Retry, Buckets: a.Buckets}
+	for _, sh := range a.Shards {
+		p.Shards = append(p.Shards, pipeline.Shard{Ordinal: sh.Ordinal, Key: sh.Key})
+	}
+	sub.Tasks = []pipeline.Task{a, p}
+	s.must(s.c.Submit(s.ctx, sub))
+	w := s.join()
+	publish := func() []pipeline.Claim {
+		s.Helper()
+		claims, err := s.c.Claim(s.ctx, w, p.Lane(), 10)
+		s.must(err)
+		return claims
+	}
+	for range 5 {
+		if early := publish(); len(early) > 0 {
+			s.Fatalf("claimed %+v before what it follows is complete", early)
+		}
+		c := s.one(w)
+		if c.Task != "a" {
+			s.Fatalf("claimed %s to compute", c.Task)
+		}
+		s.must(s.complete(w, c))
+		ready := publish()
+		if len(ready) != 1 || ready[0].Shard.Ordinal != c.Shard.Ordinal || len(ready[0].Followed) != 1 || ready[0].Followed[0].Name != c.Nonce {
+			s.Fatalf("shard %d is complete, and %+v is ready", c.Shard.Ordinal, ready)
+		}
+		if pulse, err := s.c.Pulse(s.ctx, w); err != nil || pulse.Running != 0 {
+			s.Fatalf("what is being published counts as computed: %+v, %v", pulse, err)
+		}
+		s.must(s.c.Fail(s.ctx, w, []pipeline.Failure{{Claim: ready[0], Error: "no luck"}}))
+		if early := publish(); len(early) > 0 {
+			s.Fatalf("claimed %+v before its delay is over", early)
+		}
+		s.h.Advance(time.Hour)
+		s.must(s.c.Heartbeat(s.ctx, w))
+		again := publish()
+		if len(again) != 1 || again[0].Attempt != 2 || len(again[0].Followed) != 1 {
+			s.Fatalf("after a failure: %+v", again)
+		}
+		s.must(s.complete(w, again[0]))
+	}
+	s.state(pipeline.RunSucceeded)
+}
+
+// Of a worker that dies with a shard that it computes and one that it publishes,
+// the former is blamed.
+func (s *suite) blame() {
+	sub := Submission("run", 2, 3)
+	a := sub.Tasks[0]
+	p := pipeline.Task{Name: "sink:publish", Kind: pipeline.Publish, Follows: "a", Retry: a.Retry, Buckets: a.Buckets, Shards: a.Shards, Sink: &pipeline.SinkPlan{Name: "sink"}}
+	sub.Tasks = []pipeline.Task{a, p}
+	s.must(s.c.Submit(s.ctx, sub))
+	w := s.join()
+	s.must(s.complete(w, s.one(w)))
+	for range 20 {
+		w := s.join()
+		published, err := s.c.Claim(s.ctx, w, p.Lane(), 1)
+		s.must(err)
+		if len(published) != 1 || published[0].Attempt != 1 {
+			s.Fatalf("claimed %+v to publish", published)
+		}
+		if len(s.claim(w, 1)) == 0 {
+			s.Fatal("nothing to compute, and no failure")
+		}
+		s.h.Kill(s.T, w)
+		_, err = s.c.Reap(s.ctx, "run")
+		s.must(err)
+		if st := s.status(); st.State == pipeline.RunFailed {
+			if !strings.Contains(st.Error, "a, shard") {
+				s.Fatalf("the run failed by %s", st.Error)
+			}
+			return
+		}
+	}
+	s.Fatal("nobody is blamed for 20 deaths")
+}
+
+// A task whose parts wait for a sink is held back beyond its backlog, and goes on
+// once enough of them are published. Other tasks are not.
+func (s *suite) backlog() {
+	sub := Submission("run", 5, 3)
+	a := sub.Tasks[0]
+	p := pipeline.Task{
+		Name: "sink:publish", Kind: pipeline.Publish, Follows: "a", Retry: a.Retry, Buckets: a.Buckets, Shards: a.Shards,
+		Sink: &pipeline.SinkPlan{Name: "sink", MaxBacklog: 150},
+	}
+	other := pipeline.Task{Name: "other", Kind: pipeline.Compute, Retry: a.Retry, Buckets: 1, Shards: []pipeline.Shard{{Key: "x"}}}
+	sub.Tasks = []pipeline.Task{other, a, p}
+	s.must(s.c.Submit(s.ctx, sub))
+	w := s.join()
+	complete := func(c pipeline.Claim, m pipeline.Metrics) {
+		s.Helper()
+		errs, err := s.c.Complete(s.ctx, w, []pipeline.Completion{{Claim: c, Metrics: m}})
+		s.must(errors.Join(err, errs[0]))
+	}
+	for range 2 { // 200 bytes wait
+		c := s.one(w)
+		if c.Task != "a" {
+			s.Fatalf("claimed %s", c.Task)
+		}
+		complete(c, pipeline.Metrics{BytesOut: 100})
+	}
+	if c := s.one(w); c.Task != "other" {
+		s.Fatalf("claimed %s although its sink is behind", c.Task)
+	}
+	s.none(w)
+	claims, err := s.c.Claim(s.ctx, w, p.Lane(), 1)
+	s.must(err)
+	complete(claims[0], pipeline.Metrics{BytesRead: 100})
+	if c := s.one(w); c.Task != "a" {
+		s.Fatalf("claimed %s once the sink has caught up", c.Task)
 	}
 }
 

@@ -38,10 +38,7 @@ type Options struct {
 
 // Open starts a session for the rows of t, a publish task, and opens its sink.
 func Open(ctx context.Context, g *pipeline.Graph, t *pipeline.Task, r pipeline.Resources, o Options) (*Sender, error) {
-	s := &Sender{plan: t.Sink, run: o.Run, started: o.Started, limit: t.Sink.MaxMemory}
-	if s.limit == 0 {
-		s.limit = backpressure.DefaultLimit
-	}
+	s := &Sender{plan: t.Sink, run: o.Run, started: o.Started, limit: t.Sink.InFlight()}
 	s.gate = backpressure.New(backpressure.Options{Limit: s.limit, Seed: uint64(os.Getpid())})
 	var err error
 	if s.sink, err = o.Type.Open(t.Sink, sinks.Options{Run: o.Run, Job: g.Job, JobHash: g.Digest, Gate: gate{s.gate}, Warn: o.Warn}); err != nil {

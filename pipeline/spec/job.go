@@ -19,6 +19,7 @@ const (
 	defaultShardSize = 128 << 20
 	defaultRetention = 7 * 24 * time.Hour
 	defaultAttempts  = 4
+	sinkAttempts     = 8 // of a part that a service doesn't take: about two minutes
 	defaultBackoff   = time.Second
 )
 
@@ -183,19 +184,7 @@ func (d *decoder) stage(name, path string, n *yaml.Node) bool {
 		"scope":       func(p string, v *yaml.Node) { s.PerShard = d.choice(p, v, "shard", "job") == "shard" },
 		"memory":      func(p string, v *yaml.Node) { s.Memory = d.size(p, v) },
 		"exchange":    func(p string, v *yaml.Node) { s.Exchange = d.exchange(p, v) },
-		"retry": func(p string, v *yaml.Node) {
-			d.object(v, p, "retry", map[string]field{
-				"attempts": func(p string, v *yaml.Node) { s.Retry.Attempts = d.count(p, v, 1, 1000) },
-				"backoff": func(p string, v *yaml.Node) {
-					if text, ok := d.text(p, v); ok {
-						var err error
-						if s.Retry.Backoff, err = duration(text); err != nil {
-							d.problem(v, p, fmt.Sprintf("%s %v", d.shown(v), err), "")
-						}
-					}
-				},
-			}, []string{"attempts", "backoff"}, nil)
-		},
+		"retry":       d.retry(&s.Retry),
 	}, []string{"sql", "materialize", "scope", "memory", "exchange", "retry"}, []string{"partition_by", "buckets", "checks", "wasm", "function", "from", "config"})
 	if query == nil && resolve(n).Kind == yaml.MappingNode {
 		d.problem(n, path, "has no sql", "add sql: with one SELECT")
@@ -204,6 +193,23 @@ func (d *decoder) stage(name, path string, n *yaml.Node) bool {
 		d.job.Stages = append(d.job.Stages, s)
 	}
 	return readable
+}
+
+// retry decodes how often and how soon a shard is tried again.
+func (d *decoder) retry(r *pipeline.Retry) field {
+	return func(p string, v *yaml.Node) {
+		d.object(v, p, "retry", map[string]field{
+			"attempts": func(p string, v *yaml.Node) { r.Attempts = d.count(p, v, 1, 1000) },
+			"backoff": func(p string, v *yaml.Node) {
+				if text, ok := d.text(p, v); ok {
+					var err error
+					if r.Backoff, err = duration(text); err != nil {
+						d.problem(v, p, fmt.Sprintf("%s %v", d.shown(v), err), "")
+					}
+				}
+			},
+		}, []string{"attempts", "backoff"}, nil)
+	}
 }
 
 func (d *decoder) exchange(path string, n *yaml.Node) pipeline.Exchange {

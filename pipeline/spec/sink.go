@@ -14,12 +14,12 @@ import (
 // later are keys and types of sinks that are to come.
 var (
 	laterSinkKeys  = []string{"dead_letter", "max_rejected"}
-	laterSinkTypes = []string{"sqs", "postgres", "http", "plugin"}
+	laterSinkTypes = []string{"http", "plugin"}
 )
 
 // sink decodes one entry of sinks:. Which keys it may have depends on its type.
 func (d *decoder) sink(name, path string, n *yaml.Node) bool {
-	s := pipeline.Sink{Name: name}
+	s := pipeline.Sink{Name: name, Retry: pipeline.Retry{Attempts: sinkAttempts, Backoff: defaultBackoff}}
 	var types, from, uri, compression, options *yaml.Node
 	fields := map[string]field{
 		"type":        func(p string, v *yaml.Node) { types = v; s.Type, _ = d.text(p, v) },
@@ -120,7 +120,9 @@ func (d *decoder) remote(s *pipeline.Sink, spec pipeline.PluginSpec, fields map[
 		s.Delivery = pipeline.Delivery(d.choice(p, v, string(pipeline.AtLeastOnce), string(pipeline.EffectivelyOnce)))
 	}
 	fields["max_memory_bytes"] = func(p string, v *yaml.Node) { s.MaxMemory = d.size(p, v) }
-	return append(order, "delivery", "max_memory_bytes")
+	fields["retry"] = d.retry(&s.Retry)
+	fields["max_backlog_bytes"] = func(p string, v *yaml.Node) { s.MaxBacklog = d.size(p, v) }
+	return append(order, "delivery", "retry", "max_memory_bytes", "max_backlog_bytes")
 }
 
 // typeName is the type that a sink names, before anything of it is decoded.

@@ -80,14 +80,14 @@ func (p *publisher) loop() error {
 func (p *publisher) execute(c pipeline.Claim) error {
 	t := p.graph.Task(c.Task)
 	if t == nil {
-		return p.worker.fail(c, pipeline.Permanent(fmt.Errorf("the plan has no task %q", c.Task)), nil)
+		return p.fail(c, pipeline.Permanent(fmt.Errorf("the plan has no task %q", c.Task)), nil)
 	}
 	p.log.Info("shard started", "task", c.Task, "shard", c.Shard.Ordinal, "attempt", c.Attempt)
 	begin := time.Now()
 	done, err := p.send(t, c)
 	if err != nil {
 		p.close() // it may be in a bad state
-		return p.worker.fail(c, err, nil)
+		return p.fail(c, err, nil)
 	}
 	done.Metrics.Elapsed = time.Since(begin)
 	done.Metrics.Memory = peakMemory()

@@ -6,7 +6,6 @@ import (
 	"reflect"
 	"strings"
 
-	"github.com/kinequet/kq/backpressure"
 	"github.com/kinequet/kq/internal/durable"
 	"github.com/kinequet/kq/pipeline"
 )
@@ -161,7 +160,7 @@ func (w *worker) share(t *pipeline.Task) pipeline.Resources {
 	budget := total / int64(active)
 	for i := range w.graph.Tasks { // the loops that send need some as well
 		if s := &w.graph.Tasks[i]; s.Kind == pipeline.Publish {
-			budget -= sessionMemory(total) + InFlight(s.Sink)/int64(active)
+			budget -= sessionMemory(total) + s.Sink.InFlight()/int64(active)
 		}
 	}
 	budget = max(budget, total/int64(active)/4)
@@ -190,14 +189,6 @@ func (w *worker) share(t *pipeline.Task) pipeline.Resources {
 // few row groups at a time. Bytes.
 func sessionMemory(total int64) int64 {
 	return max(64<<20, min(256<<20, total/16))
-}
-
-// InFlight is the bytes of rows that may be on their way to a sink.
-func InFlight(p *pipeline.SinkPlan) int64 {
-	if p.MaxMemory > 0 {
-		return p.MaxMemory
-	}
-	return backpressure.DefaultLimit
 }
 
 // limit is the part of a worker's resident memory that DuckDB may manage: the

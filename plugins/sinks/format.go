@@ -85,13 +85,12 @@ func object(columns []pipeline.Column) string {
 	return "CAST(to_json(struct_pack(" + strings.Join(items, ", ") + ")) AS VARCHAR)"
 }
 
-// jsonValue is a column as JSON can hold it without losing anything: DuckDB would
-// write decimals as what doubles are nearest, and NaN, which JSON doesn't have.
+// jsonValue is a column as JSON can hold it: JSON has no NaN, and no bytes.
 func jsonValue(column, typ string) string {
-	switch {
-	case typ == "DOUBLE", typ == "FLOAT":
+	switch typ {
+	case "DOUBLE", "FLOAT":
 		return "CASE WHEN isfinite(" + column + ") THEN " + column + " END"
-	case typ == "BLOB":
+	case "BLOB":
 		return "base64(" + column + ")"
 	}
 	return column

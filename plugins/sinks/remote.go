@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"strings"
 	"time"
 
 	"github.com/apache/arrow-go/v18/arrow"
@@ -85,6 +86,35 @@ type Result struct {
 	Resent  int64           // requests that were made again
 	Already bool            // an earlier attempt had sent all of it
 	Objects []pipeline.Part // what the service holds of it by now; remembered for Last
+}
+
+// Rejections collects rows that a service will never take, of one part. Its zero
+// value is ready to use; it is not safe for concurrent use.
+type Rejections struct {
+	count int64
+	first []string
+}
+
+// mostReasons is how many rows an error names.
+const mostReasons = 10
+
+// Add notes that a row, numbered from 0 within its part, is rejected.
+func (r *Rejections) Add(ordinal int64, why error) {
+	if r.count++; len(r.first) < mostReasons {
+		r.first = append(r.first, fmt.Sprintf("row %d: %v", ordinal, why))
+	}
+}
+
+// Err is what is to be told about them, for good; nil when there are none.
+func (r *Rejections) Err(part string) error {
+	if r.count == 0 {
+		return nil
+	}
+	more := ""
+	if n := r.count - int64(len(r.first)); n > 0 {
+		more = fmt.Sprintf("; and %d more", n)
+	}
+	return pipeline.Permanent(fmt.Errorf("%d rows of %s are refused: %s%s", r.count, part, strings.Join(r.first, "; "), more))
 }
 
 // Settings reads a sink's settings, before and after they were stored as JSON.

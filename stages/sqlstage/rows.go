@@ -7,8 +7,8 @@ import (
 
 	"github.com/apache/arrow-go/v18/arrow"
 
-	"github.com/kinequet/kq/internal/stream"
 	"github.com/kinequet/kq/pipeline"
+	"github.com/kinequet/kq/stages/stream"
 )
 
 // Rows yields the rows of parts as the sink of a publish task sends them, in the

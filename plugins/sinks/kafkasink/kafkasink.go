@@ -28,7 +28,8 @@ func (Sink) Spec() pipeline.PluginSpec {
 		Compressions: []string{"none", "lz4", "zstd", "snappy", "gzip"},
 		Settings: map[string]pipeline.OptionSpec{
 			"brokers":             {Type: pipeline.StringList, Doc: "the brokers to ask first, as host:port"},
-			"topic":               text("the topic; it must exist"),
+			"topic":               text("the topic; it must exist, but see partitions"),
+			"partitions":          {Type: pipeline.IntOption, Doc: "make the topic with so many partitions if it isn't there"},
 			"format":              sinks.Formats,
 			"columns":             {Type: pipeline.StringList, Doc: "the columns that json and csv are made of (default: all)"},
 			"value":               text("of format: raw: an expression for the whole message"),

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/IBM/sarama"
+
 	"github.com/kinequet/kq/backpressure"
 	"github.com/kinequet/kq/pipeline"
 	"github.com/kinequet/kq/plugins/sinks"
@@ -110,7 +112,7 @@ func (Sink) Open(p *pipeline.SinkPlan, o sinks.Options) (sinks.Publisher, error)
 	if err != nil {
 		return nil, err
 	}
-	return &publisher{producer}, nil
+	return &publisher{producer, int(sinks.Settings(p.Settings).Int("partitions", 0))}, nil
 }
 
 // gate tells the sink's controller what became of a batch.
@@ -132,18 +134,42 @@ func (g gate) Release(bytes int64, o partwise.Outcome) {
 	g.Gate.Release(bytes, out)
 }
 
-type publisher struct{ producer *partwise.Producer }
+type publisher struct {
+	producer   *partwise.Producer
+	partitions int // of a topic that is to be made; 0: it must be there
+}
 
 // Check implements sinks.Publisher.
 func (p *publisher) Check(ctx context.Context) error {
+	var made error
+	if p.partitions > 0 {
+		made = p.producer.Create(ctx, p.partitions)
+	}
 	_, err := p.producer.Check(ctx)
+	var e *partwise.Error
+	switch {
+	case err == nil: // it is there, whether it might be made or not
+		return nil
+	case made != nil:
+		return made
+	case errors.As(err, &e) && e.Code == sarama.ErrUnknownTopicOrPartition:
+		return fmt.Errorf("%w; make it, or let partitions: N make it", err)
+	}
 	return err
 }
 
 // Publish implements sinks.Publisher.
 func (p *publisher) Publish(ctx context.Context, part *sinks.Part) (sinks.Result, error) {
+	var refused sinks.Rejections
 	r, err := p.producer.Publish(ctx, partwise.Part{
 		ID: part.ID, Checksum: part.Checksum, Rows: part.Rows, FirstAttempt: part.FirstAttempt, Batches: part.Batches,
+		// All rows are tried, so that all that is wrong is told at once; nothing is
+		// committed then.
+		Reject: func(ordinal int64, why error) error {
+			refused.Add(ordinal, why)
+			return nil
+		},
+		Settle: func(context.Context) error { return refused.Err(part.ID) },
 	})
 	if err != nil {
 		switch partwise.ClassOf(err) {

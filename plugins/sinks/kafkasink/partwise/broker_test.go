@@ -10,48 +10,18 @@ import (
 	"time"
 
 	"github.com/IBM/sarama"
-	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/kinequet/kq/internal/services"
+	"github.com/kinequet/kq/plugins/sinks/kafkasink/kafkatest"
 )
 
 // topicAt makes a topic on a real broker. settings are pairs of name and value.
 func topicAt(t testing.TB, addr string, partitions int32, settings ...string) string {
 	t.Helper()
-	client, err := kgo.NewClient(kgo.SeedBrokers(addr))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer client.Close()
 	topic := services.Name(t)
-	req := kmsg.NewPtrCreateTopicsRequest()
-	req.TimeoutMillis = 30000
-	rt := kmsg.NewCreateTopicsRequestTopic()
-	rt.Topic, rt.NumPartitions, rt.ReplicationFactor = topic, partitions, 1
-	for i := 0; i < len(settings); i += 2 {
-		c := kmsg.NewCreateTopicsRequestTopicConfig()
-		c.Name, c.Value = settings[i], &settings[i+1]
-		rt.Configs = append(rt.Configs, c)
-	}
-	req.Topics = append(req.Topics, rt)
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-	defer cancel()
-	resp, err := req.RequestWith(ctx, client)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if code := resp.Topics[0].ErrorCode; code != 0 {
-		t.Fatalf("create topic %s: code %d", topic, code)
-	}
-	for range 200 { // brokers learn of it a little later
-		if _, err := ends(client, topic); err == nil {
-			return topic
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
-	t.Fatalf("topic %s has no leader", topic)
-	return ""
+	kafkatest.Topic(t, []string{addr}, topic, int(partitions), settings...)
+	return topic
 }
 
 func TestRealSweepConnections(t *testing.T) {

@@ -1,7 +1,6 @@
 package partwise
 
 import (
-	"context"
 	"fmt"
 	"iter"
 	"math/rand/v2"
@@ -15,10 +14,10 @@ import (
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/arrow-go/v18/arrow/array"
 	"github.com/apache/arrow-go/v18/arrow/memory"
-	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
-	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/kinequet/kq/plugins/sinks/kafkasink/kafkatest"
 )
 
 // fake starts a cluster in this process with a topic of four partitions.
@@ -102,42 +101,7 @@ func partOf(id string, n, key int) Part {
 // readAll reads a topic up to its end, as its readers see it.
 func readAll(t testing.TB, addrs []string, topic string, committed bool, opts ...kgo.Opt) []*kgo.Record {
 	t.Helper()
-	level := kgo.ReadUncommitted()
-	if committed {
-		level = kgo.ReadCommitted()
-	}
-	opts = append(opts, kgo.SeedBrokers(addrs...), kgo.FetchIsolationLevel(level), kgo.FetchMaxWait(50*time.Millisecond), kgo.KeepControlRecords(),
-		kgo.MetadataMinAge(10*time.Millisecond), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.ConsumeTopics(topic))
-	client, err := kgo.NewClient(opts...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer client.Close()
-	ends := endOffsets(t, client, topic)
-	var all []*kgo.Record
-	at := map[int32]int64{}
-	deadline := time.Now().Add(time.Minute)
-	for left := true; left; {
-		left = false
-		for p, end := range ends {
-			left = left || at[p] < end
-		}
-		if !left {
-			break
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("reading %s: at %v of %v", topic, at, ends)
-		}
-		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
-		client.PollFetches(ctx).EachRecord(func(r *kgo.Record) {
-			at[r.Partition] = r.Offset + 1
-			if !r.Attrs.IsControl() {
-				all = append(all, r)
-			}
-		})
-		cancel()
-	}
-	return all
+	return kafkatest.ReadAll(t, addrs, topic, committed, opts...)
 }
 
 // census is how often each row of a part was read, and whether rows of one
@@ -233,56 +197,6 @@ func publisher(t testing.TB, o Options) *Producer {
 		}
 	})
 	return p
-}
-
-func endOffsets(t testing.TB, client *kgo.Client, topic string) map[int32]int64 {
-	t.Helper()
-	m, err := ends(client, topic)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return m
-}
-
-// ends asks for the high watermark of every partition.
-func ends(client *kgo.Client, topic string) (map[int32]int64, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-	defer cancel()
-	meta := kmsg.NewPtrMetadataRequest()
-	mt := kmsg.NewMetadataRequestTopic()
-	mt.Topic = kmsg.StringPtr(topic)
-	meta.Topics = append(meta.Topics, mt)
-	layout, err := meta.RequestWith(ctx, client)
-	if err != nil {
-		return nil, err
-	}
-	list := kmsg.NewPtrListOffsetsRequest()
-	lt := kmsg.NewListOffsetsRequestTopic()
-	lt.Topic = topic
-	for _, p := range layout.Topics[0].Partitions {
-		lp := kmsg.NewListOffsetsRequestTopicPartition()
-		lp.Partition, lp.Timestamp = p.Partition, -1
-		lt.Partitions = append(lt.Partitions, lp)
-	}
-	list.Topics = append(list.Topics, lt)
-	found := map[int32]int64{}
-	for _, shard := range client.RequestSharded(ctx, list) {
-		if shard.Err != nil {
-			return nil, shard.Err
-		}
-		for _, rt := range shard.Resp.(*kmsg.ListOffsetsResponse).Topics {
-			for _, p := range rt.Partitions {
-				if err := kerr.ErrorForCode(p.ErrorCode); err != nil {
-					return nil, err
-				}
-				found[p.Partition] = p.Offset
-			}
-		}
-	}
-	if len(found) == 0 || len(found) < len(lt.Partitions) {
-		return nil, fmt.Errorf("topic %s: %d of %d partitions have an end", topic, len(found), len(lt.Partitions))
-	}
-	return found, nil
 }
 
 // hooked calls f before the n-th batch.
