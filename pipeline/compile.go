@@ -360,8 +360,12 @@ func (c *compiler) sinks(ctx context.Context) {
 		case r.stage != nil:
 			r.stage.sinks = append(r.stage.sinks, s)
 		}
-		if r != nil && r.stage != nil && c.o.Catalog.Sinks[s.Type].Remote {
-			c.publication(ctx, r.stage, s)
+		if r != nil && c.o.Catalog.Sinks[s.Type].Remote {
+			for _, n := range c.stages { // of a source, the one that copies makes
+				if slices.Contains(n.sinks, s) {
+					c.publication(ctx, n, s)
+				}
+			}
 		}
 		if s.URI == "" { // a problem already
 			continue

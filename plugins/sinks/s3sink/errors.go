@@ -34,7 +34,7 @@ type failure struct {
 // 5xx: it was busy, or the request did not arrive whole.
 var passing = map[string]bool{
 	"RequestTimeout": true, "RequestTimeTooSkewed": true, "IncompleteBody": true, "OperationAborted": true, "ConditionalRequestConflict": true,
-	"RequestAborted": true,
+	"RequestAborted": true, "Conflict": true, // as the SDK calls a 409 without a body
 }
 
 // mangled are codes that say that what arrived has another checksum.

@@ -2,6 +2,7 @@ package s3sink
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
@@ -82,8 +83,10 @@ type setting = pipeline.Option
 func (p *place) plan(replace bool, more ...setting) *pipeline.SinkPlan {
 	p.t.Helper()
 	all := []setting{
-		{Key: "uri", Value: "s3://" + p.bucket + "/out/für alle"}, {Key: "endpoint", Value: p.cloud.Endpoint},
-		{Key: "access_key", Value: p.cloud.Key}, {Key: "secret_key", Value: p.cloud.Secret},
+		{Key: "uri", Value: "s3://" + p.bucket + "/out/für alle"},
+		{Key: "endpoint", Value: p.cloud.Endpoint},
+		{Key: "access_key", Value: p.cloud.Key},
+		{Key: "secret_key", Value: p.cloud.Secret},
 	}
 	for _, o := range more {
 		all = slices.DeleteFunc(all, func(a setting) bool { return a.Key == o.Key })
@@ -128,8 +131,20 @@ func newGate(limit int64) *gate {
 
 func (g *gate) Limit() int64 { return g.Snapshot().Limit }
 
+func (g *gate) Acquire(ctx context.Context, bytes int64) error {
+	err := g.Controller.Acquire(ctx, bytes)
+	if err == nil {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		g.now += bytes
+		g.max = max(g.max, g.now)
+	}
+	return err
+}
+
 func (g *gate) Release(bytes int64, o backpressure.Outcome) {
 	g.mu.Lock()
+	g.now -= bytes
 	g.outcomes[o.Result]++
 	g.mu.Unlock()
 	g.Controller.Release(bytes, o)

@@ -85,8 +85,13 @@ func TestAllAtOnce(t *testing.T) {
 	_, err := Sink{}.Publication(pipeline.Sink{
 		Compression: "snappy", Options: []pipeline.Option{{Key: "row_group_size", Value: int64(1)}, {Key: "header", Value: true}},
 		Settings: []pipeline.Option{
-			{Key: "uri", Value: "nowhere"}, {Key: "endpoint", Value: "x"}, {Key: "access_key", Value: "x"}, {Key: "part_bytes", Value: int64(1)},
-			{Key: "kms_key", Value: "x"}, {Key: "delivery_timeout", Value: "x"}, {Key: "format", Value: "csv"},
+			{Key: "uri", Value: "nowhere"},
+			{Key: "endpoint", Value: "x"},
+			{Key: "access_key", Value: "x"},
+			{Key: "part_bytes", Value: int64(1)},
+			{Key: "kms_key", Value: "x"},
+			{Key: "delivery_timeout", Value: "x"},
+			{Key: "format", Value: "csv"},
 		},
 	}, nil, nil)
 	got := keys(t, err)
