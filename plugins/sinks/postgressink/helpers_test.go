@@ -2,6 +2,7 @@ package postgressink
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"net/url"
@@ -33,12 +34,12 @@ func newGate(limit int64) *gate { return &gate{limit: limit, outcomes: map[backp
 func (g *gate) Acquire(ctx context.Context, bytes int64) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.refuse != nil {
-		return g.refuse
+	if err := errors.Join(g.refuse, ctx.Err()); err != nil {
+		return err
 	}
 	g.held += bytes
 	g.most = max(g.most, g.held)
-	return ctx.Err()
+	return nil
 }
 
 func (g *gate) Release(bytes int64, o backpressure.Outcome) {
@@ -61,12 +62,16 @@ type world struct {
 
 func newWorld(t testing.TB) *world {
 	t.Helper()
-	d := services.Postgres(t)
-	db, err := pgx.Connect(t.Context(), d.URL)
+	return newWorldOf(t, services.Postgres(t).URL)
+}
+
+func newWorldOf(t testing.TB, url string) *world {
+	t.Helper()
+	db, err := pgx.Connect(t.Context(), url)
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{TB: t, url: d.URL, db: db, gate: newGate(1 << 20)}
+	w := &world{TB: t, url: url, db: db, gate: newGate(1 << 20)}
 	t.Cleanup(func() {
 		db.Close(context.Background())
 		if w.gate.held != 0 || w.gate.most > w.gate.limit {
@@ -131,7 +136,7 @@ func (w *world) open(run string, pairs ...any) *publisher {
 
 func (w *world) openColumns(run string, columns []pipeline.Column, pairs ...any) *publisher {
 	w.Helper()
-	p, err := Sink{}.Open(&pipeline.SinkPlan{Name: "out", Columns: columns, Settings: options(append([]any{"url", w.url, "table", "t"}, pairs...)...)},
+	p, err := Sink{}.Open(&pipeline.SinkPlan{Name: "out", Columns: columns, Settings: options(append(pairs[:len(pairs):len(pairs)], "url", w.url, "table", "t")...)},
 		sinks.Options{Run: run, Gate: w.gate, Warn: func(m string) { w.said = append(w.said, m) }})
 	if err != nil {
 		w.Fatal(err)
