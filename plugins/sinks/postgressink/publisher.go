@@ -303,23 +303,25 @@ func (p *publisher) take(ctx context.Context, part *sinks.Part) (tx pgx.Tx, foun
 	if err != nil {
 		return nil, nil, err
 	}
-	defer func() {
-		if err != nil {
-			_ = tx.Rollback(ctx)
-		}
-	}()
-	if err = set(ctx, tx, fmt.Sprint(mark(part), part.Attempt)); err != nil {
+	if found, err = p.insertToken(ctx, tx, part); err != nil {
+		_ = tx.Rollback(ctx)
 		return nil, nil, err
 	}
-	if _, err = tx.Exec(ctx, fmt.Sprintf("SET LOCAL lock_timeout = %d", p.patience.Milliseconds())); err != nil {
-		return nil, nil, err
+	return tx, found, nil
+}
+
+func (p *publisher) insertToken(ctx context.Context, tx pgx.Tx, part *sinks.Part) (found *token, err error) {
+	if err := set(ctx, tx, fmt.Sprint(mark(part), part.Attempt)); err != nil {
+		return nil, err
 	}
-	found, err = p.putToken(ctx, tx, part.ID, part.Rows, part.Checksum)
-	if err != nil {
-		return nil, nil, err
+	if _, err := tx.Exec(ctx, fmt.Sprintf("SET LOCAL lock_timeout = %d", p.patience.Milliseconds())); err != nil {
+		return nil, err
+	}
+	if found, err = p.putToken(ctx, tx, part.ID, part.Rows, part.Checksum); err != nil {
+		return nil, err
 	}
 	_, err = tx.Exec(ctx, "SET LOCAL lock_timeout TO DEFAULT")
-	return tx, found, err
+	return found, err
 }
 
 // set makes a transaction independent of what the server, database or role have as

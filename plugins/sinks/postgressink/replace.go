@@ -53,6 +53,9 @@ func (p *publisher) last(ctx context.Context, sent [][]pipeline.Part) (rows int6
 			}
 			return rows, err
 		}
+		if err := p.superseded(ctx, tx); err != nil {
+			return 0, err
+		}
 	}
 	if rows, err = p.published(ctx, tx); err != nil {
 		return 0, err
@@ -85,9 +88,6 @@ func total(sent [][]pipeline.Part) (rows int64) {
 // the target's name, which would also lose the views, rights and keys that hang on
 // it. The price is that the old rows' space is free only after a vacuum.
 func (p *publisher) swap(ctx context.Context, tx pgx.Tx, rows int64) error {
-	if err := p.superseded(ctx, tx); err != nil {
-		return err
-	}
 	target, columns := p.table.name.String(), idents(p.table.sent, "")
 	only := "ONLY "
 	if p.table.kind == 'p' { // its rows are in its partitions
