@@ -373,30 +373,41 @@ func TestFaults(t *testing.T) {
 		faults = append(faults, fault{code.code, faultproxy.HTTPRule{Reply: faultproxy.SQSError(code.status, code.code)}})
 	}
 	for _, fifo := range []bool{false, true} {
-		w := newWorld(t, services.SQS(t), fifo)
-		for _, f := range faults {
-			for n := 1; ; n++ {
-				id := fmt.Sprintf("kq/%s/%d", f.name, n)
-				f.rule.From, f.rule.Times = n, 1
-				w.proxy.Set(f.rule)
-				w.gate = newGate()
-				w.publish(w.open("request_timeout", "400ms", "concurrency", int64(2)), part(id, numbered(27, 11), "v", "g"))
-				hit := len(w.proxy.Hits()) > 0
-				got := w.drain()
-				w.wantAll(got, id, 27, !fifo)
-				if fifo {
-					w.wantOrder(got)
-				}
-				if !hit {
-					if n < 5 {
-						t.Errorf("%s hit %d requests only", f.name, n-1)
-					}
-					break
-				}
-				if n > 2 && throttled[f.name] != (w.gate.ended[backpressure.Throttled] == 1) { // before, it asks for the queue
-					t.Errorf("%s: the gate saw %v", f.name, w.gate.ended)
-				}
+		t.Run(fmt.Sprintf("fifo=%v", fifo), func(t *testing.T) {
+			t.Parallel()
+			for _, f := range faults {
+				t.Run(f.name, func(t *testing.T) {
+					t.Parallel()
+					sweep(t, fifo, f.name, f.rule, throttled[f.name])
+				})
 			}
+		})
+	}
+}
+
+// sweep lets a fault hit the n-th request, until there is none.
+func sweep(t *testing.T, fifo bool, name string, rule faultproxy.HTTPRule, throttled bool) {
+	w := newWorld(t, services.SQS(t), fifo)
+	for n := 1; ; n++ {
+		id := fmt.Sprintf("kq/%s/%d", name, n)
+		rule.From, rule.Times = n, 1
+		w.proxy.Set(rule)
+		w.gate = newGate()
+		w.publish(w.open("request_timeout", "1s", "concurrency", int64(2)), part(id, numbered(27, 11), "v", "g"))
+		hit := len(w.proxy.Hits()) > 0
+		got := w.drain()
+		w.wantAll(got, id, 27, !fifo)
+		if fifo {
+			w.wantOrder(got)
+		}
+		if !hit {
+			if n < 5 {
+				t.Errorf("it hit %d requests only", n-1)
+			}
+			return
+		}
+		if n > 2 && throttled != (w.gate.ended[backpressure.Throttled] == 1) { // before, it asks for the queue
+			t.Errorf("request %d: the gate saw %v", n, w.gate.ended)
 		}
 	}
 }
@@ -436,3 +447,23 @@ func TestLate(t *testing.T) {
 }
 
 var _ sinks.Remote = Sink{}
+
+// BenchmarkPublish sends rows of 200 bytes to ElasticMQ.
+func BenchmarkPublish(b *testing.B) {
+	for _, fifo := range []bool{false, true} {
+		b.Run(fmt.Sprintf("fifo=%v", fifo), func(b *testing.B) {
+			rows := numbered(5000, 1000)
+			for i := range rows {
+				rows[i].body = rows[i].body.(string) + strings.Repeat(" ", 180)
+			}
+			w := newWorld(b, services.SQS(b), fifo)
+			p := w.open("endpoint", w.cloud.Endpoint)
+			n := 0
+			for b.Loop() {
+				n++
+				w.publish(p, part(fmt.Sprint("kq/r/out/", n), rows, "v", "g"))
+			}
+			b.ReportMetric(float64(n*len(rows))/b.Elapsed().Seconds(), "rows/s")
+		})
+	}
+}
