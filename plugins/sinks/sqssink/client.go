@@ -14,6 +14,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
+	"github.com/aws/smithy-go/logging"
 
 	"github.com/kinequet/kq/pipeline"
 )
@@ -24,7 +25,7 @@ func newClient(c *config) (*sqs.Client, error) {
 	transport := awshttp.NewBuildableClient().WithTransportOptions(func(t *http.Transport) {
 		t.MaxIdleConns, t.MaxIdleConnsPerHost = c.concurrency, c.concurrency
 	})
-	with := []func(*awsconfig.LoadOptions) error{awsconfig.WithHTTPClient(transport)}
+	with := []func(*awsconfig.LoadOptions) error{awsconfig.WithHTTPClient(transport), awsconfig.WithLogger(logging.Nop{})}
 	if c.region != "" {
 		with = append(with, awsconfig.WithRegion(c.region))
 	}

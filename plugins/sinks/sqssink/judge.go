@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -171,7 +172,7 @@ func (f *failure) Error() string {
 	if errors.As(f.err, &api) {
 		return fmt.Sprintf("%s: %s: %s", f.text, short(api.ErrorCode()), api.ErrorMessage())
 	}
-	var request *smithyhttp.RequestSendError
+	var request *url.Error // without the address, which is in the text
 	if errors.As(f.err, &request) {
 		return f.text + ": " + request.Err.Error()
 	}
