@@ -77,7 +77,9 @@ func (t *duckType) rounded(c *tableColumn) string {
 			return "values would be rounded; round them in the stage"
 		}
 	case "time", "timetz", "timestamp", "timestamptz":
-		if digits := int(c.modifier); digits < 6 && t.name != "DATE" && !(t.name == "TIMESTAMP_S" || t.name == "TIMESTAMP_MS" && digits >= 3) {
+		digits := int(c.modifier)
+		fits := digits >= 6 || t.name == "DATE" || t.name == "TIMESTAMP_S" || t.name == "TIMESTAMP_MS" && digits >= 3
+		if !fits {
 			return "values would be rounded; date_trunc them in the stage, or change the table"
 		}
 	case "interval":

@@ -164,8 +164,10 @@ var values = []struct {
 	{"INTEGER[][]", [][2]string{{"[[1, 2], NULL, [NULL], []]", "[[1, 2], null, [null], []]"}}},
 	{"DECIMAL(20,2)[][]", [][2]string{{"[[123456789012345678.10], NULL]", "[[123456789012345678.10], null]"}}},
 	{`STRUCT("a ""'b" INTEGER, d DECIMAL(20,2), f FLOAT, b BLOB, t TIMESTAMP, j JSON, n DOUBLE, v VARCHAR)`, [][2]string{
-		{`row(1, 123456789012345678.10, 0.1, '\x00\xFF'::BLOB, '0044-03-15 (BC) 12:00:00'::TIMESTAMP, '{"x": 1.10}'::JSON, 'nan'::DOUBLE, 'q"\' || chr(10))`,
-			`{"b": "\\x00ff", "d": 123456789012345678.10, "f": 0.1, "j": {"x": 1.10}, "n": "NaN", "t": "0044-03-15 12:00:00 BC", "v": "q\"\\\n", "a \"'b": 1}`},
+		{
+			`row(1, 123456789012345678.10, 0.1, '\x00\xFF'::BLOB, '0044-03-15 (BC) 12:00:00'::TIMESTAMP, '{"x": 1.10}'::JSON, 'nan'::DOUBLE, 'q"\' || chr(10))`,
+			`{"b": "\\x00ff", "d": 123456789012345678.10, "f": 0.1, "j": {"x": 1.10}, "n": "NaN", "t": "0044-03-15 12:00:00 BC", "v": "q\"\\\n", "a \"'b": 1}`,
+		},
 		{"row(NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL)", `{"b": null, "d": null, "f": null, "j": null, "n": null, "t": null, "v": null, "a \"'b": null}`},
 	}},
 	{"MAP(VARCHAR, HUGEINT)", [][2]string{{"map {'a': 170141183460469231731687303715884105727, 'b\"': NULL}", `{"a": 170141183460469231731687303715884105727, "b\"": null}`}}},
@@ -249,8 +251,10 @@ sinks:
   c: {type: postgres, from: s, url: "${PG}"}
 `, files)
 	code, out := j.run(nil, nil, "validate")
-	for _, says := range []string{"5:39: sinks.a.url: it is no address", "sinks.a.table: \"a.b.c\" has 3 parts", "sinks.a.key: there is no column \"nope\"", "sinks.a: column \"u\" is UNION",
-		"sinks.b.mode: \"merge\" is none of insert, upsert, replace", "sinks.c: has no table"} {
+	for _, says := range []string{
+		"5:39: sinks.a.url: it is no address", "sinks.a.table: \"a.b.c\" has 3 parts", "sinks.a.key: there is no column \"nope\"", "sinks.a: column \"u\" is UNION",
+		"sinks.b.mode: \"merge\" is none of insert, upsert, replace", "sinks.c: has no table",
+	} {
 		if !strings.Contains(out, says) {
 			t.Errorf("it doesn't say %s", says)
 		}

@@ -104,8 +104,10 @@ func TestUpsert(t *testing.T) {
 
 func TestUpsertNeedsIndex(t *testing.T) {
 	w := newWorld(t)
-	for _, index := range []string{"", "CREATE INDEX ON t (id)", "CREATE UNIQUE INDEX ON t (id, name)", "CREATE UNIQUE INDEX ON t (id) WHERE id > 0", "CREATE UNIQUE INDEX ON t ((id + 1))",
-		"ALTER TABLE t ADD UNIQUE (id) DEFERRABLE"} {
+	for _, index := range []string{
+		"", "CREATE INDEX ON t (id)", "CREATE UNIQUE INDEX ON t (id, name)", "CREATE UNIQUE INDEX ON t (id) WHERE id > 0", "CREATE UNIQUE INDEX ON t ((id + 1))",
+		"ALTER TABLE t ADD UNIQUE (id) DEFERRABLE",
+	} {
 		w.exec("DROP TABLE IF EXISTS t; CREATE TABLE t (id bigint, name text);" + index)
 		w.refused(w.open("r1", "mode", "upsert", "key", []any{"id"}).Check(t.Context()), true, `CREATE UNIQUE INDEX ON "public"."t" ("id")`)
 	}
