@@ -8,6 +8,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+
 	"github.com/kinequet/kq/backpressure"
 	"github.com/kinequet/kq/internal/faultproxy"
 	"github.com/kinequet/kq/internal/services"
@@ -27,10 +30,7 @@ func TestFaults(t *testing.T) {
 		"half request": fault(faultproxy.Fault{Request: faultproxy.Reset(1000)}),
 		"half answer":  fault(faultproxy.Fault{Answer: faultproxy.Reset(20)}),
 		"slow down":    reply(503, "SlowDown"),
-		"too many":     reply(429, "TooManyRequests"),
-		"error":        reply(500, "InternalError"),
 		"conflict":     reply(409, "ConditionalRequestConflict"),
-		"aborted":      reply(409, "OperationAborted"),
 		"timeout":      {Match: func(r *http.Request) bool { return r.ContentLength > 0 }, Reply: faultproxy.S3Error(400, "RequestTimeout")},
 		// The work is done, but the store says that it failed.
 		"error after": {Edit: func(r *http.Request, _ *faultproxy.Answer) *faultproxy.Answer {
@@ -70,6 +70,62 @@ func TestFaults(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestDiagnose: what every error says is judged by its status and code.
+func TestDiagnose(t *testing.T) {
+	p := newPlace(t, services.S3(t))
+	proxy := p.proxy()
+	s := p.open(p.plan(false, setting{Key: "endpoint", Value: proxy.URL()}), run1)
+	for _, c := range []struct {
+		status    int
+		code      string
+		again     bool
+		result    backpressure.Result
+		permanent bool
+	}{
+		{429, "TooManyRequests", true, backpressure.Throttled, false},
+		{503, "SlowDown", true, backpressure.Throttled, false},
+		{503, "ServiceUnavailable", true, backpressure.Throttled, false},
+		{400, "ThrottlingException", true, backpressure.Throttled, false},
+		{400, "RequestLimitExceeded", true, backpressure.Throttled, false},
+		{500, "InternalError", true, backpressure.Failed, false},
+		{502, "BadGateway", true, backpressure.Failed, false},
+		{409, "OperationAborted", true, backpressure.Failed, false},
+		{409, "ConditionalRequestConflict", true, backpressure.Failed, false},
+		{400, "RequestTimeout", true, backpressure.Failed, false},
+		{403, "RequestTimeTooSkewed", true, backpressure.Failed, false},
+		{400, "BadDigest", false, backpressure.Rejected, false},
+		{400, "ExpiredToken", false, backpressure.Rejected, false},
+		{412, "PreconditionFailed", false, backpressure.Rejected, false},
+		{404, "NoSuchUpload", false, backpressure.Rejected, false},
+		{404, "NoSuchBucket", false, backpressure.Rejected, true},
+		{403, "AccessDenied", false, backpressure.Rejected, true},
+		{403, "SignatureDoesNotMatch", false, backpressure.Rejected, true},
+		{301, "PermanentRedirect", false, backpressure.Rejected, true},
+		{400, "EntityTooLarge", false, backpressure.Rejected, true},
+		{409, "ObjectParentIsFile", false, backpressure.Rejected, true},
+		{501, "NotImplemented", false, backpressure.Rejected, true},
+	} {
+		proxy.Set(faultproxy.HTTPRule{Reply: faultproxy.S3Error(c.status, c.code)})
+		_, err := s.s3.PutObject(t.Context(), &s3.PutObjectInput{Bucket: &p.bucket, Key: aws.String("x")})
+		f := diagnose(err)
+		if f.again != c.again || f.result != c.result || pipeline.IsPermanent(f.explain("put x", s.settings)) != c.permanent || f.code != c.code || f.status != c.status {
+			t.Errorf("%d %s: %+v, %v", c.status, c.code, f, f.explain("put x", s.settings))
+		}
+		if f.after != 0 {
+			t.Errorf("%s: after %v", c.code, f.after)
+		}
+	}
+	proxy.Set(faultproxy.HTTPRule{Reply: func(r *http.Request) *faultproxy.Answer {
+		a := faultproxy.S3Error(503, "SlowDown")(r)
+		a.Header.Set("Retry-After", "7")
+		return a
+	}})
+	_, err := s.s3.PutObject(t.Context(), &s3.PutObjectInput{Bucket: &p.bucket, Key: aws.String("x")})
+	if f := diagnose(err); f.after != 7*time.Second {
+		t.Errorf("Retry-After: 7 is %v", f.after)
 	}
 }
 
