@@ -1,6 +1,7 @@
 package postgressink
 
 import (
+	"flag"
 	"fmt"
 	"strings"
 	"testing"
@@ -14,9 +15,9 @@ import (
 )
 
 // faulty is a world whose sinks go through a proxy.
-func faulty(t *testing.T) (*world, *faultproxy.Postgres) {
+func faulty(t *testing.T, url string) (*world, *faultproxy.Postgres) {
 	t.Helper()
-	w := newWorldOf(t, services.OwnPostgres(t, "fsync=off").URL) // no power is cut here
+	w := newWorldOf(t, url)
 	config, err := pgconn.ParseConfig(w.url)
 	if err != nil {
 		t.Fatal(err)
@@ -33,7 +34,7 @@ func faulty(t *testing.T) (*world, *faultproxy.Postgres) {
 func isCommit(r *faultproxy.PostgresRequest) bool { return r.Type == 'Q' && r.SQL == "commit" }
 
 func TestLostAnswers(t *testing.T) {
-	w, proxy := faulty(t)
+	w, proxy := faulty(t, services.Postgres(t).URL)
 	w.exec("CREATE TABLE t (id bigint, name text)")
 	lost, unsent := faultproxy.Fault{Answer: faultproxy.Cut(0)}, faultproxy.Fault{Request: faultproxy.Cut(0)}
 	for i, c := range []struct {
@@ -69,7 +70,7 @@ func TestLostAnswers(t *testing.T) {
 
 // TestErrorsOfServer answers in place of the server.
 func TestErrorsOfServer(t *testing.T) {
-	w, proxy := faulty(t)
+	w, proxy := faulty(t, services.Postgres(t).URL)
 	w.exec("CREATE TABLE t (id bigint, name text)")
 	for i, c := range []struct {
 		code, sql string
@@ -91,17 +92,18 @@ func TestErrorsOfServer(t *testing.T) {
 	}
 }
 
+var sweep = flag.Int("sweep", 8, "TestSweep: of how many messages one is hit; 1 is all of them")
+
 // TestSweep lets a fault hit each message of a run in turn, in each mode: the run
 // goes on with the same command until it is done, and every row is there once.
 func TestSweep(t *testing.T) {
-	w, proxy := faulty(t)
+	w, proxy := faulty(t, services.OwnPostgres(t, "fsync=off").URL) // no power is cut here
 	w.exec("CREATE TABLE t (id bigint PRIMARY KEY, name text)")
 	modes := map[string][]any{"insert": nil, "upsert": {"mode", "upsert", "key", []any{"id"}}, "replace": {"mode", "replace"}}
 	runs, attempts := 0, 0
 	for mode, settings := range modes {
 		for i, fault := range []faultproxy.Fault{{Request: faultproxy.Cut(0)}, {Answer: faultproxy.Cut(0)}, {Answer: faultproxy.Reset(1)}, {Request: faultproxy.Cut(3)}} {
-			step := []int{1, 1, 4, 4}[i]
-			for n, more := 1, true; more; n += step {
+			for n, more := 1+i%*sweep, true; more; n += *sweep {
 				w.exec("DELETE FROM t")
 				run := fmt.Sprintf("r%05d", runs)
 				runs++

@@ -77,13 +77,22 @@ func (t *duckType) rounded(c *tableColumn) string {
 			return "values would be rounded; round them in the stage"
 		}
 	case "time", "timetz", "timestamp", "timestamptz":
-		digits := int(c.modifier)
-		fits := digits >= 6 || t.name == "DATE" || t.name == "TIMESTAMP_S" || t.name == "TIMESTAMP_MS" && digits >= 3
-		if !fits {
+		if int(c.modifier) < t.fraction() {
 			return "values would be rounded; date_trunc them in the stage, or change the table"
 		}
 	case "interval":
 		return "parts of values would be cut off; change the table's type to interval"
 	}
 	return ""
+}
+
+// fraction is how many digits of a second values of a type of time have.
+func (t *duckType) fraction() int {
+	switch t.name {
+	case "DATE", "TIMESTAMP_S":
+		return 0
+	case "TIMESTAMP_MS":
+		return 3
+	}
+	return 6
 }

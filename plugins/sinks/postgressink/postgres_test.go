@@ -243,10 +243,10 @@ func TestCheck(t *testing.T) {
 		if err := p.Check(t.Context()); err != nil {
 			t.Error(err)
 		}
-		w.publish(p, part)
-		w.last(p, objects(part))
 		_, err := p.Publish(t.Context(), w.part(run, 1, "5,bad"))
 		w.refused(err, true, "invalid input value for enum mood", "column name")
+		w.publish(p, part)
+		w.last(p, objects(part))
 	}
 	w.want("(1,7,good)", `SELECT (count(*), min("ID"), min(name::text)) FROM t`)
 	w.exec("CREATE TABLE wrong (part text)")
@@ -304,6 +304,10 @@ func TestRights(t *testing.T) {
 	w.exec("GRANT SELECT, INSERT, DELETE ON kq_published TO " + role)
 	w.publish(w.open("r1", upsert...), w.part("r1", 0, "1,a"))
 	w.refused(w.open("r1", "url", good, "mode", "replace").Check(t.Context()), true, "no DELETE right")
+	w.exec("GRANT DELETE ON t TO " + role)
+	w.refused(w.open("r1", "url", good, "mode", "replace").Check(t.Context()), true, `GRANT CREATE ON SCHEMA "public" TO`)
+	w.exec("REVOKE TEMPORARY ON DATABASE " + w.db.Config().Database + " FROM PUBLIC")
+	w.refused(w.open("r1", upsert...).Check(t.Context()), true, "GRANT TEMPORARY ON DATABASE")
 
 	u.User = url.UserPassword(role, "hunter3")
 	err = w.open("r1", "url", u.String()).Check(t.Context())

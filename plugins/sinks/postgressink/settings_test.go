@@ -114,7 +114,7 @@ func TestTypes(t *testing.T) {
 }
 
 func FuzzParseType(f *testing.F) {
-	for _, s := range []string{"STRUCT(a INTEGER, b VARCHAR[])", "MAP(VARCHAR, MAP(DATE, TIME))", "ENUM('x')[2][]", "DECIMAL(3,1)", `STRUCT("" NOPE)`} {
+	for _, s := range []string{"STRUCT(a INTEGER, b VARCHAR[])", "MAP(VARCHAR, MAP(DATE, TIME))", "ENUM('x')[2][]", "DECIMAL(3,1)", `STRUCT("" NOPE)`, "STRUCT(0 ] "} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {

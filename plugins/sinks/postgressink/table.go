@@ -178,5 +178,27 @@ func (t *table) checkRights(ctx context.Context, c *pgx.Conn, mode string) error
 			return pipeline.Permanent(fmt.Errorf("role %s has no %s right on table %s: GRANT %s ON %s TO %s", user, right, t.name, strings.Join(needs, ", "), t.name, ident(user)))
 		}
 	}
-	return nil
+	return t.checkRoom(ctx, c, mode)
+}
+
+// checkRoom refuses a mode whose own table the role may not create.
+func (t *table) checkRoom(ctx context.Context, c *pgx.Conn, mode string) error {
+	var may bool
+	var user, where string
+	var err error
+	grant := ""
+	switch mode {
+	case upsertMode:
+		grant = "TEMPORARY ON DATABASE"
+		err = c.QueryRow(ctx, "SELECT has_database_privilege(current_database(), 'TEMPORARY'), current_user::text, current_database()::text").Scan(&may, &user, &where)
+	case replaceMode:
+		grant, where = "CREATE ON SCHEMA", t.name.schema
+		err = c.QueryRow(ctx, "SELECT has_schema_privilege($1, 'CREATE'), current_user::text", where).Scan(&may, &user)
+	default:
+		return nil
+	}
+	if err == nil && !may {
+		err = pipeline.Permanent(fmt.Errorf("role %s may not create the table that rows go to first in mode %s: GRANT %s %s TO %s", user, mode, grant, ident(where), ident(user)))
+	}
+	return err
 }

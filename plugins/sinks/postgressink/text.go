@@ -95,6 +95,8 @@ func jsonOf(e string, t *duckType, depth int) string {
 		return "(CASE WHEN " + e + " IS NOT NULL THEN '{' || " + strings.Join(items, " || ',' || ") + " || '}' END)"
 	case t.name == "JSON", bare(t):
 		return "CAST(" + e + " AS VARCHAR)"
+	case t.name == "BLOB":
+		return `('"\\x' || lower(hex(` + e + `)) || '"')`
 	case t.name == "FLOAT", t.name == "DOUBLE":
 		return fmt.Sprintf(`(CASE WHEN isnan(%[1]s) THEN '"NaN"' WHEN %[1]s = CAST('inf' AS DOUBLE) THEN '"Infinity"' WHEN %[1]s = CAST('-inf' AS DOUBLE) THEN '"-Infinity"' ELSE CAST(%[1]s AS VARCHAR) END)`, e)
 	}

@@ -57,8 +57,8 @@ func (t *duckType) array() bool { return t.name == "LIST" && !t.elem.nested() }
 // MAP(VARCHAR, INTERVAL)[]).
 func parseType(s string) (*duckType, error) {
 	s = strings.TrimSpace(s)
-	if strings.HasSuffix(s, "]") {
-		elem, err := parseType(s[:strings.LastIndexByte(s, '[')])
+	if i := strings.LastIndexByte(s, '['); i >= 0 && strings.HasSuffix(s, "]") {
+		elem, err := parseType(s[:i])
 		return &duckType{name: "LIST", elem: elem}, err
 	}
 	head, inner, nested := strings.Cut(s, "(")
