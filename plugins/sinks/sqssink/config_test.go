@@ -12,8 +12,13 @@ import (
 
 // columnsOf is a stage of the tests; bind knows its columns and nothing else.
 var columnsOf = []pipeline.Column{
-	{Name: "id", Type: "BIGINT"}, {Name: "name", Type: "VARCHAR"}, {Name: "price", Type: "DECIMAL(18,3)"},
-	{Name: "x", Type: "DOUBLE"}, {Name: "raw", Type: "BLOB"}, {Name: "tags", Type: "VARCHAR[]"}, {Name: "big", Type: "HUGEINT"},
+	{Name: "id", Type: "BIGINT"},
+	{Name: "name", Type: "VARCHAR"},
+	{Name: "price", Type: "DECIMAL(18,3)"},
+	{Name: "x", Type: "DOUBLE"},
+	{Name: "raw", Type: "BLOB"},
+	{Name: "tags", Type: "VARCHAR[]"},
+	{Name: "big", Type: "HUGEINT"},
 }
 
 func bind(selected string) ([]pipeline.Column, error) {
