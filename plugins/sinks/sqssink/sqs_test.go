@@ -331,27 +331,42 @@ func TestInputFails(t *testing.T) {
 	}
 }
 
-// TestCancelled: at any request, the end of the context ends the part.
+// TestCancelled: while any request is on its way, the end of the context ends the
+// part.
 func TestCancelled(t *testing.T) {
 	w := newWorld(t, services.SQS(t), false)
-	for n := 1; n < 5; n++ {
+	for n := 1; n < 20; n++ {
 		ctx, cancel := context.WithCancel(t.Context())
-		w.proxy.Set(faultproxy.HTTPRule{From: n, Times: 1, Match: func(*http.Request) bool { return true }, Fault: faultproxy.Fault{Request: faultproxy.Hang(0)}},
-			faultproxy.HTTPRule{Name: "after", Match: func(*http.Request) bool {
-				if w.proxy != nil && n > 0 {
-					go func() { cancel() }()
-				}
-				return false
-			}, From: n + 1})
+		came := 0
+		w.proxy.Set(faultproxy.HTTPRule{From: n, Fault: faultproxy.Fault{Request: faultproxy.Hang(0)}, Match: func(*http.Request) bool {
+			if came++; came == n {
+				cancel()
+			}
+			return true
+		}})
 		_, err := w.open("concurrency", int64(4)).Publish(ctx, part("p", numbered(500, 1), "v"))
 		cancel()
-		if !errors.Is(err, context.Canceled) {
+		if !errors.Is(err, context.Canceled) || pipeline.IsPermanent(err) {
 			t.Errorf("%v", err)
 		}
 		if s := w.gate.Snapshot(); s.InFlight != 0 || s.Requests != 0 {
 			t.Fatalf("%d bytes are still in flight", s.InFlight)
 		}
 	}
+}
+
+// TestOutage: a service that is away for a while is waited for.
+func TestOutage(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, services.SQS(t), true)
+	w.proxy.Set(faultproxy.HTTPRule{Match: faultproxy.Operations("SendMessageBatch"), From: 3, Times: 7, Fault: faultproxy.Fault{Request: faultproxy.Reset(0)}})
+	r := w.publish(w.open("concurrency", int64(8)), part("kq/r/out/0", numbered(100, 20), "v", "g"))
+	if r.Resent != 7 {
+		t.Errorf("%d requests were made again", r.Resent)
+	}
+	got := w.drain()
+	w.wantAll(got, "kq/r/out/0", 100, false)
+	w.wantOrder(got)
 }
 
 // TestFaults: one fault after the other hits one request after the other. The part
