@@ -38,7 +38,7 @@ func newClient(c *config) (*sqs.Client, error) {
 	}
 	if found.Region == "" {
 		if c.endpoint == "" {
-			return nil, &pipeline.SettingError{Key: "region", Message: "neither the job nor the environment says in which region the queue is", Hint: "add region:, or set AWS_REGION"}
+			return nil, pipeline.Permanent(wrong("region", "add region:, or set AWS_REGION", "neither the job nor the environment says in which region the queue is"))
 		}
 		found.Region = "us-east-1" // what other services of the protocol take
 	}

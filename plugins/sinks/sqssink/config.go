@@ -16,7 +16,7 @@ import (
 // Limits of the service.
 const (
 	maxBatch      = 10      // messages in a request
-	maxBytes      = 1 << 20 // of a message, and of all messages of a request; 256 KiB until August 2025
+	maxBytes      = 1 << 20 // of a message, and of all messages of a request; 256 KiB until 2025
 	maxAttributes = 10
 	maxDelay      = 900 // seconds
 	maxID         = 128 // characters of a group id and of a deduplication id

@@ -122,6 +122,7 @@ func openFake(t testing.TB, url string, g sinks.Gate, pairs ...any) sinks.Publis
 // have arrived aren't. With ordering: strict the order in a group holds whatever
 // fails, and no two requests have messages of one group.
 func TestPartialFailures(t *testing.T) {
+	t.Parallel()
 	ended := map[backpressure.Result]int{}
 	for seed := range uint64(6) {
 		fifo, groups, n := seed%3 > 0, []int{1, 6, 60}[seed%3], 120

@@ -60,7 +60,7 @@ func (p *publisher) Publish(ctx context.Context, part *sinks.Part) (sinks.Result
 	}
 	if p.c.fifo() && !part.FirstAttempt.IsZero() && time.Since(part.FirstAttempt) > remembered && !p.warned {
 		p.warned = true
-		p.warn("a part is sent again after more than %v, which is as long as SQS knows duplicates; rows may be there twice", remembered)
+		p.warn("a part is sent again, perhaps more than %v after the first time, which is as long as SQS knows duplicates; rows may be there twice", remembered)
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -36,6 +37,7 @@ func TestStandard(t *testing.T) {
 }
 
 func TestFIFO(t *testing.T) {
+	t.Parallel()
 	for _, ordering := range orderings {
 		for _, groups := range []int{1, 3, 97} {
 			w := newWorld(t, services.SQS(t), true)
@@ -56,6 +58,7 @@ func TestFIFO(t *testing.T) {
 // TestConcurrentAttempts: a part is sent by several at once, as when a worker that
 // was taken for dead goes on.
 func TestConcurrentAttempts(t *testing.T) {
+	t.Parallel()
 	for _, fifo := range []bool{false, true} {
 		w := newWorld(t, services.SQS(t), fifo)
 		var group sync.WaitGroup
@@ -238,6 +241,7 @@ func TestSignature(t *testing.T) {
 
 // TestCheck: what is wrong is found before anything is sent, and said without secrets.
 func TestCheck(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, services.SQS(t), false)
 	reply := func(status int, code string) faultproxy.HTTPRule {
 		return faultproxy.HTTPRule{Reply: faultproxy.SQSError(status, code)}
@@ -327,21 +331,22 @@ func TestInputFails(t *testing.T) {
 	}
 }
 
-// TestCancelled: at any request, the end of the context ends the part.
+// TestCancelled: while any request is on its way, the end of the context ends the
+// part.
 func TestCancelled(t *testing.T) {
 	w := newWorld(t, services.SQS(t), false)
-	for n := 1; n < 5; n++ {
+	for n := 1; n < 20; n++ {
 		ctx, cancel := context.WithCancel(t.Context())
-		w.proxy.Set(faultproxy.HTTPRule{From: n, Times: 1, Match: func(*http.Request) bool { return true }, Fault: faultproxy.Fault{Request: faultproxy.Hang(0)}},
-			faultproxy.HTTPRule{Name: "after", Match: func(*http.Request) bool {
-				if w.proxy != nil && n > 0 {
-					go func() { cancel() }()
-				}
-				return false
-			}, From: n + 1})
+		came := 0
+		w.proxy.Set(faultproxy.HTTPRule{From: n, Fault: faultproxy.Fault{Request: faultproxy.Hang(0)}, Match: func(*http.Request) bool {
+			if came++; came == n {
+				cancel()
+			}
+			return true
+		}})
 		_, err := w.open("concurrency", int64(4)).Publish(ctx, part("p", numbered(500, 1), "v"))
 		cancel()
-		if !errors.Is(err, context.Canceled) {
+		if !errors.Is(err, context.Canceled) || pipeline.IsPermanent(err) {
 			t.Errorf("%v", err)
 		}
 		if s := w.gate.Snapshot(); s.InFlight != 0 || s.Requests != 0 {
@@ -350,9 +355,24 @@ func TestCancelled(t *testing.T) {
 	}
 }
 
+// TestOutage: a service that is away for a while is waited for.
+func TestOutage(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, services.SQS(t), true)
+	w.proxy.Set(faultproxy.HTTPRule{Match: faultproxy.Operations("SendMessageBatch"), From: 3, Times: 7, Fault: faultproxy.Fault{Request: faultproxy.Reset(0)}})
+	r := w.publish(w.open("concurrency", int64(8)), part("kq/r/out/0", numbered(100, 20), "v", "g"))
+	if r.Resent != 7 {
+		t.Errorf("%d requests were made again", r.Resent)
+	}
+	got := w.drain()
+	w.wantAll(got, "kq/r/out/0", 100, false)
+	w.wantOrder(got)
+}
+
 // TestFaults: one fault after the other hits one request after the other. The part
 // arrives, and in a FIFO queue once and in order.
 func TestFaults(t *testing.T) {
+	t.Parallel()
 	throttled := map[string]bool{"RequestThrottled": true, "ThrottlingException": true, "TooManyRequests": true}
 	type fault struct {
 		name string
@@ -372,6 +392,20 @@ func TestFaults(t *testing.T) {
 	}{{400, "RequestThrottled"}, {403, "ThrottlingException"}, {429, "TooManyRequests"}, {503, "ServiceUnavailable"}, {500, "InternalFailure"}} {
 		faults = append(faults, fault{code.code, faultproxy.HTTPRule{Reply: faultproxy.SQSError(code.status, code.code)}})
 	}
+	edit := func(change func(string) string) faultproxy.HTTPRule {
+		return faultproxy.HTTPRule{Edit: func(_ *http.Request, a *faultproxy.Answer) *faultproxy.Answer {
+			return &faultproxy.Answer{Status: a.Status, Header: a.Header, Body: []byte(change(string(a.Body)))}
+		}}
+	}
+	sums := regexp.MustCompile(`("MD5OfMessageBody":")[0-9a-f]{4}`)
+	faults = append(faults,
+		fault{"wrong checksum", edit(func(body string) string { return sums.ReplaceAllString(body, "${1}0000") })},
+		fault{"nothing said", edit(func(body string) string {
+			if contains(body, "Successful") {
+				return `{"Successful":[],"Failed":[]}`
+			}
+			return body
+		})})
 	for _, fifo := range []bool{false, true} {
 		t.Run(fmt.Sprintf("fifo=%v", fifo), func(t *testing.T) {
 			t.Parallel()
@@ -399,6 +433,9 @@ func sweep(t *testing.T, fifo bool, name string, rule faultproxy.HTTPRule, throt
 		w.wantAll(got, id, 27, !fifo)
 		if fifo {
 			w.wantOrder(got)
+		}
+		if rule.Edit != nil && n == 3 && w.gate.ended[backpressure.Failed] != 1 { // the first request that sends
+			t.Errorf("the answer was believed: the gate saw %v", w.gate.ended)
 		}
 		if !hit {
 			if n < 5 {
