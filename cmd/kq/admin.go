@@ -14,6 +14,7 @@ import (
 
 	"github.com/kinequet/kq/coord"
 	"github.com/kinequet/kq/pipeline"
+	"github.com/kinequet/kq/plugins/sinks"
 	"github.com/kinequet/kq/plugins/sinks/filesink"
 )
 
@@ -215,18 +216,29 @@ func (g *collector) staged(ctx context.Context, run string) error {
 		return err
 	}
 	graph, err := unseal(data, g.redact)
-	if err != nil {
-		return err
+	if err != nil { // it can't be known where it published, which must not keep the rest from being removed
+		g.say("kq: what run %s left at its sinks is not looked for: %v", run, err)
+		return nil
 	}
 	for _, t := range graph.Tasks {
-		if t.Kind != pipeline.Commit {
-			continue
+		sweeper, sweeps := sinks.Sweeper(nil), false
+		if t.Sink != nil {
+			sweeper, sweeps = remoteTypes[t.Sink.Type].(sinks.Sweeper)
 		}
-		removed, err := filesink.Sweep(t.Sink, func(other string) bool { return other != run })
-		if err != nil {
-			return err
+		switch {
+		case t.Kind == pipeline.Commit:
+			removed, err := filesink.Sweep(t.Sink, func(other string) bool { return other != run })
+			if err != nil {
+				return err
+			}
+			g.files += len(removed)
+		case t.Kind == pipeline.Publish && sweeps:
+			removed, err := sweeper.Sweep(ctx, t.Sink, func(other string) bool { return other == run })
+			if err != nil {
+				g.say("kq: %s", g.redact.text(err.Error()))
+			}
+			g.files += len(removed)
 		}
-		g.files += len(removed)
 	}
 	return nil
 }

@@ -371,7 +371,11 @@ func (p *planText) statements(indent int, t *pipeline.Task) {
 func (p *planText) encode(t *pipeline.Task) {
 	p.gap()
 	p.line(0, "encode for sink %s: %s", t.Sink.Name, plural(int64(len(t.Shards)), "shard"))
-	p.line(1, "each shard writes rows of %s again as %s; all rows in must come out", t.Sink.From, t.Sink.Type)
+	as := t.Sink.Type
+	if t.Sink.Publication != nil { // what it is sent as
+		as = strings.TrimPrefix(t.Sink.Extension, ".")
+	}
+	p.line(1, "each shard writes rows of %s again as %s; all rows in must come out", t.Sink.From, as)
 	p.became(1, t)
 }
 

@@ -26,6 +26,13 @@ type Remote interface {
 	Open(p *pipeline.SinkPlan, o Options) (Publisher, error)
 }
 
+// Sweeper is a Remote whose killed attempts leave things at the service that
+// nobody would look for.
+type Sweeper interface {
+	// Sweep removes what processes of ended runs have left, and names it.
+	Sweep(ctx context.Context, p *pipeline.SinkPlan, ended func(run string) bool) (removed []string, err error)
+}
+
 // Options of a Publisher.
 type Options struct {
 	Run, Job, JobHash string

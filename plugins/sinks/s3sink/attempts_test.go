@@ -305,7 +305,7 @@ func TestLeftUploads(t *testing.T) {
 		p.last(s, [][]pipeline.Part{sent})
 		want("the run's end", of(run2, 0), foreign, longer)
 		p.begin(of(run1, 3))
-		aborted, err := Sweep(t.Context(), plan, func(run string) bool { return run == run1 })
+		aborted, err := Sink{}.Sweep(t.Context(), plan, func(run string) bool { return run == run1 })
 		if err != nil || !slices.Equal(aborted, []string{"s3://" + p.bucket + "/" + of(run1, 3)}) {
 			t.Errorf("%v, %v", aborted, err)
 		}

@@ -212,10 +212,10 @@ func (p *publisher) send(ctx context.Context, o *object, again bool) (already bo
 // Close implements sinks.Publisher.
 func (p *publisher) Close() error { return nil }
 
-// Sweep aborts the uploads that processes of ended runs have left below a sink's
+// Sweep implements sinks.Sweeper: it aborts the uploads that processes of ended runs have left below a sink's
 // prefix, and returns their objects' names. It leaves alone what runs have begun
 // that the caller does not know to have ended, such as those of other machines.
-func Sweep(ctx context.Context, p *pipeline.SinkPlan, ended func(run string) bool) (aborted []string, err error) {
+func (Sink) Sweep(ctx context.Context, p *pipeline.SinkPlan, ended func(run string) bool) (aborted []string, err error) {
 	set, err := parse(p.Settings)
 	if err != nil {
 		return nil, fmt.Errorf("sink %s: %w", p.Name, err)
