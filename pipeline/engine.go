@@ -52,6 +52,8 @@ type OptionSpec struct {
 	Values []string // when not empty, the only allowed ones
 	Doc    string   // one line
 	Secret bool     // of a sink's setting: the value is never shown
+	// SecretKeys are those of a map whose values are never shown.
+	SecretKeys []string
 }
 
 // OptionType is the type of an option's value in the job file.

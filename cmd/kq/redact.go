@@ -5,11 +5,13 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"sort"
 	"strings"
 	"sync"
 
 	"github.com/kinequet/kq/pipeline"
+	"github.com/kinequet/kq/plugins/sinks"
 )
 
 // shortestSecret is the length from which on values of the environment are
@@ -51,6 +53,11 @@ func (r *redactor) hideSettings(typ string, settings []pipeline.Option) {
 	for _, o := range settings {
 		if text, ok := o.Value.(string); ok && spec[o.Key].Secret && len(text) >= shortestSecret {
 			r.secrets = append(r.secrets, text)
+		}
+		for _, pair := range sinks.Settings(settings).Pairs(o.Key) {
+			if slices.Contains(spec[o.Key].SecretKeys, pair[0]) && len(pair[1]) >= shortestSecret {
+				r.secrets = append(r.secrets, pair[1])
+			}
 		}
 	}
 	r.rebuild()

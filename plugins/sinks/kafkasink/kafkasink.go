@@ -44,7 +44,7 @@ func (Sink) Spec() pipeline.PluginSpec {
 			"delivery_timeout":    text("how long nothing may get through before an attempt fails (default: 2m)"),
 			"client_id":           text("the name by which brokers know this client (default: kq)"),
 			"tls":                 {Type: pipeline.StringMap, Doc: "TLS: ca, cert, key (PEM files), server_name; {} for the system's authorities"},
-			"sasl":                {Type: pipeline.StringMap, Doc: "mechanism (PLAIN, SCRAM-SHA-256, SCRAM-SHA-512, OAUTHBEARER), user, password or token"},
+			"sasl":                {Type: pipeline.StringMap, SecretKeys: []string{"password", "token"}, Doc: "mechanism (PLAIN, SCRAM-SHA-256, SCRAM-SHA-512, OAUTHBEARER), user, password or token"},
 		},
 	}
 }
