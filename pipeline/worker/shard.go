@@ -194,7 +194,7 @@ func sessionMemory(total int64) int64 {
 // limit is the part of a worker's resident memory that DuckDB may manage: the
 // process itself and what DuckDB allocates past its limit need the rest.
 func limit(budget int64) int64 {
-	several := max((budget-128<<20)*2/3, budget*7/8-1<<30) // what lies beside it grows slowly
+	several := max((budget-128<<20)*3/4, budget*7/8-1<<30) // what lies beside it grows slowly
 	if several >= 240<<20 {
 		return several
 	}

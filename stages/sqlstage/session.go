@@ -193,14 +193,16 @@ func (s *Session) Run(ctx context.Context, shard *pipeline.Shard, out string) ([
 // thread of the writer holds a whole one, decoded and encoded; and where rows
 // are routed. expected is the number of rows, -1 when unknown.
 func (s *Session) rowGroups(expected int64) string {
-	const rows, enough, vector = 122_880, 512 << 20, 2048 // DuckDB's default, and what it needs
+	// DuckDB's default, the memory of a thread from which it does no harm, and what
+	// takes the place of it where there is less.
+	const rows, enough, plenty, vector = 122_880, 256 << 20, 512 << 20, 2048
 	share := s.o.Memory / int64(s.o.Threads)
 	if s.t.Kind != pipeline.Compute {
 		return ""
 	}
 	size := int64(rows)
 	if share < enough {
-		size = max(vector, rows*share/enough/vector*vector)
+		size = max(vector, rows*share/plenty/vector*vector)
 	}
 	if r := s.t.Output.Route; r != nil && r.Buckets > 1 && expected >= 0 {
 		// A reader takes whole row groups: about one for each bucket.
