@@ -19,6 +19,7 @@ const held = " WHERE shard_id = ? AND state = 1 AND worker_id = ? AND epoch = ?"
 type tally struct {
 	completed int64
 	m         pipeline.Metrics
+	followers []int64 // tasks whose shards become ready with this one's
 }
 
 // Complete implements Coordinator.
@@ -46,14 +47,23 @@ func (s *Store) Complete(ctx context.Context, w pipeline.Worker, done []pipeline
 			if _, err := c.exec(ctx, "INSERT INTO outputs VALUES(?, ?, ?, ?)", d.Claim.ShardID, d.Claim.Epoch, string(parts), string(metrics)); err != nil {
 				return err
 			}
-			if _, err := c.exec(ctx, `UPDATE shards SET not_before = 0 WHERE state = 0 AND not_before = ?
-				AND shard_id IN (SELECT task_id << 40 | ? FROM tasks WHERE follows = ? AND follows <> 0)`,
-				int64(notReady), d.Claim.ShardID&(1<<40-1), d.Claim.ShardID>>40); err != nil {
-				return err
-			}
 			task := d.Claim.ShardID >> 40
 			if sums[task] == nil {
 				sums[task] = &tally{}
+				if err := c.each(ctx, "SELECT task_id FROM tasks WHERE follows = ? AND follows <> 0", []any{task}, func(r *sql.Rows) error {
+					var id int64
+					err := r.Scan(&id)
+					sums[task].followers = append(sums[task].followers, id)
+					return err
+				}); err != nil {
+					return err
+				}
+			}
+			for _, f := range sums[task].followers {
+				if _, err := c.exec(ctx, "UPDATE shards SET not_before = 0 WHERE shard_id = ? AND state = 0 AND not_before = ?",
+					f<<40|d.Claim.ShardID&(1<<40-1), int64(notReady)); err != nil {
+					return err
+				}
 			}
 			sums[task].add(d.Metrics)
 		}

@@ -205,7 +205,7 @@ func (c *compiler) fragmentOutput(g *Graph, n *stageNode, t *Task, f *Fragment, 
 	if err != nil {
 		return fmt.Errorf("fragment %s: %w", f.Name, err)
 	}
-	t.Output = Output{Columns: f.Columns, Stored: stored, Compression: compression(stored, f.Bytes)}
+	t.Output = Output{Columns: f.Columns, Stored: stored, Compression: partCompression(stored, f.Bytes)}
 	if f.Raw != nil {
 		t.Raw = &Uncombined{SQL: f.Raw.SQL, Columns: f.Raw.Columns}
 		if t.Raw.Stored, err = c.e.Stored(t.Raw.Columns); err != nil {
@@ -228,10 +228,10 @@ const cached = 8 << 30
 
 var plain = regexp.MustCompile(`^(BOOLEAN|U?(TINY|SMALL|BIG)?INT(EGER)?|FLOAT|DOUBLE|DECIMAL\([0-9, ]+\)|DATE|TIME|TIMESTAMP.*)$`)
 
-// compression of parts that other shards read, by what was measured: numbers and
+// partCompression is that of parts that other shards read, by what was measured: numbers and
 // dates compress little beside their dictionaries, and not compressing them saves
 // a quarter of the writer's time as long as the disk isn't waited for.
-func compression(stored []Column, bytes int64) string {
+func partCompression(stored []Column, bytes int64) string {
 	for _, c := range stored {
 		if bytes > cached || !plain.MatchString(c.Type) {
 			return "lz4_raw"

@@ -145,6 +145,12 @@ type TaskStatus struct {
 	Started, Ended                         time.Time // zero: not yet
 }
 
+// Waiting is the bytes of parts of the task that it follows that a publish task has
+// not sent yet.
+func (t TaskStatus) Waiting(followed TaskStatus) int64 {
+	return max(0, followed.Metrics.BytesOut-t.Metrics.BytesRead)
+}
+
 // RunStatus is one run, as progress shows it.
 type RunStatus struct {
 	Run     string

@@ -221,18 +221,18 @@ func (g *collector) staged(ctx context.Context, run string) error {
 		return nil
 	}
 	for _, t := range graph.Tasks {
-		sweeper, sweeps := sinks.Sweeper(nil), false
-		if t.Sink != nil {
-			sweeper, sweeps = remoteTypes[t.Sink.Type].(sinks.Sweeper)
-		}
-		switch {
-		case t.Kind == pipeline.Commit:
+		switch t.Kind {
+		case pipeline.Commit:
 			removed, err := filesink.Sweep(t.Sink, func(other string) bool { return other != run })
 			if err != nil {
 				return err
 			}
 			g.files += len(removed)
-		case t.Kind == pipeline.Publish && sweeps:
+		case pipeline.Publish:
+			sweeper, ok := remoteTypes[t.Sink.Type].(sinks.Sweeper)
+			if !ok {
+				continue
+			}
 			removed, err := sweeper.Sweep(ctx, t.Sink, func(other string) bool { return other == run })
 			if err != nil {
 				g.say("kq: %s", g.redact.text(err.Error()))

@@ -60,7 +60,7 @@ func (e *exporter) Collect(out chan<- prometheus.Metric) {
 	}
 	gauge(runState, 1, st.State.String())
 	gauge(runWorkers, float64(len(st.Workers)))
-	written := map[string]int64{}
+	byName := map[string]pipeline.TaskStatus{}
 	for _, t := range st.Tasks {
 		count := func(d *prometheus.Desc, v float64) {
 			out <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, v, st.Job, st.Run, t.Task, string(t.Kind))
@@ -78,9 +78,9 @@ func (e *exporter) Collect(out chan<- prometheus.Metric) {
 		count(taskRetries, float64(t.Retries))
 		gauge(taskSpilled, float64(t.Metrics.Spilled), t.Task, string(t.Kind))
 		gauge(taskMemory, float64(t.Metrics.Memory), t.Task, string(t.Kind))
-		written[t.Task] = t.Metrics.BytesOut
+		byName[t.Task] = t
 		if task := e.graph.Task(t.Task); task != nil && task.Kind == pipeline.Publish {
-			gauge(sinkBacklog, float64(max(0, written[task.Follows]-t.Metrics.BytesRead)), task.Sink.Name)
+			gauge(sinkBacklog, float64(t.Waiting(byName[task.Follows])), task.Sink.Name)
 		}
 	}
 }

@@ -174,7 +174,7 @@ func (r *reporter) backlog(t pipeline.TaskStatus) string {
 	if task == nil || task.Follows == "" || t.State == pipeline.TaskComplete {
 		return ""
 	}
-	waiting := r.state[task.Follows].Metrics.BytesOut - t.Metrics.BytesRead
+	waiting := t.Waiting(r.state[task.Follows])
 	switch {
 	case waiting > task.Backlog():
 		return fmt.Sprintf(", %s wait for it, so that %s is held back", bytesText(waiting), task.Follows)

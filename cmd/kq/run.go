@@ -202,7 +202,8 @@ func (r *runner) choose(ctx context.Context) (done bool, err error) {
 	return false, r.submit(ctx)
 }
 
-// published reports whether all sinks of the job still hold the run's result.
+// published reports whether all sinks of files still hold the run's result. What
+// services have got is taken from the ledger.
 func (r *runner) published(run string) (bool, error) {
 	for _, t := range r.graph.Tasks {
 		if t.Kind != pipeline.Commit {

@@ -34,8 +34,8 @@ func (r *runner) execute(ctx context.Context) error {
 	if err != nil {
 		return environment(err)
 	}
-	if n := r.flags.workers; n > 0 && affordable(n, r.job.Memory) < n {
-		r.out.line("fewer_workers", "", "memory: %s is too little for %d workers; there will be %d", bytesText(r.job.Memory), n, affordable(n, r.job.Memory))
+	if n := r.flags.workers; n > 0 && affordable(n, r.job.Memory, leastMemory) < n {
+		r.out.line("fewer_workers", "", "memory: %s is too little for %d workers; there will be %d", bytesText(r.job.Memory), n, affordable(n, r.job.Memory, leastMemory))
 	}
 	w := &watcher{runner: r, wanted: r.workers(), exits: make(chan *child, 64), alive: map[*child]bool{}}
 	defer r.out.close()
@@ -65,7 +65,7 @@ func (r *runner) workers() int {
 		n = r.job.Workers
 	}
 	if n > 0 {
-		return affordable(n, r.job.Memory)
+		return affordable(n, r.job.Memory, leastMemory)
 	}
 	most := 1
 	for _, t := range r.graph.Tasks {
@@ -74,25 +74,27 @@ func (r *runner) workers() int {
 	return min(most, worthwhileWorkers(r.job.Memory))
 }
 
-// affordable is how many of n workers have memory to work with: a process and a
-// DuckDB that can sort a few megabytes. memory is the job's, in bytes; 0: not limited.
-func affordable(n int, memory int64) int {
-	const least = 192 << 20
+// Memory that a worker needs: with less than the first it can hardly sort a few
+// megabytes beside its own process, with less than the second it spends its time
+// on temporary files. Bytes.
+const (
+	leastMemory      = 192 << 20
+	worthwhileMemory = 256 << 20
+)
+
+// affordable is how many of n workers have that much memory each. memory is the
+// job's, in bytes; 0: not limited.
+func affordable(n int, memory, each int64) int {
 	if memory > 0 {
-		n = max(1, min(n, int(memory/least)))
+		n = max(1, min(n, int(memory/each)))
 	}
 	return n
 }
 
 // worthwhileWorkers is a worker for each core, but not more than have memory to
-// work with. memory is the job's, in bytes; 0: not limited.
+// work with.
 func worthwhileWorkers(memory int64) int {
-	const least = 256 << 20 // a DuckDB with less spends its time on spilling
-	n := runtime.GOMAXPROCS(0)
-	if memory > 0 {
-		n = max(1, min(n, int(memory/least)))
-	}
-	return n
+	return affordable(runtime.GOMAXPROCS(0), memory, worthwhileMemory)
 }
 
 type watcher struct {

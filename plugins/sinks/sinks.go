@@ -1,6 +1,7 @@
 // Package sinks is what a sink type has to say for itself: which options a job
-// may give it, and how its format is written. Each built-in type has a folder;
-// filesink publishes what they write.
+// may give it, and how its format is written (Sink), or how rows are sent to a
+// service (Remote). Each built-in type has a folder; filesink publishes the files,
+// and package send calls the services.
 package sinks
 
 import (

@@ -25,7 +25,7 @@
 // What is not parallel in one key is cut until the pieces are: a subquery that
 // names nothing around it is computed first and read whole; ORDER BY and LIMIT
 // come off last, with the first rows of each bucket taken early, or all rows
-// sorted by one worker, or, where everything is to be divided, routed to ranges of
+// sorted by one worker, or, where everything is to be divided or is too much to spill, routed to ranges of
 // the order; a grouping is done in two phases where its
 // aggregates can be combined exactly, and on raw rows exchanged by group where
 // they can't; of a chain of joins on different keys, the smaller relations are

@@ -69,7 +69,7 @@ func mapType(t string, leaf func(string) (string, error)) (string, error) {
 		if !strings.HasPrefix(t, kind) || !strings.HasSuffix(t, ")") {
 			continue
 		}
-		fields := splitTop(t[len(kind) : len(t)-1])
+		fields := pipeline.SplitTypes(t[len(kind) : len(t)-1])
 		for i, f := range fields {
 			name, typ := "", f
 			if kind == "STRUCT(" {
@@ -84,30 +84,6 @@ func mapType(t string, leaf func(string) (string, error)) (string, error) {
 		return kind + strings.Join(fields, ", ") + ")", nil
 	}
 	return leaf(strings.Trim(t, `"`))
-}
-
-// splitTop splits at the commas that stand outside brackets and quotes.
-func splitTop(s string) (parts []string) {
-	depth, start := 0, 0
-	var quoted byte
-	for i := 0; i < len(s); i++ {
-		switch c := s[i]; {
-		case quoted != 0:
-			if c == quoted {
-				quoted = 0
-			}
-		case c == '"' || c == '\'':
-			quoted = c
-		case c == '(' || c == '[':
-			depth++
-		case c == ')' || c == ']':
-			depth--
-		case c == ',' && depth == 0:
-			parts = append(parts, strings.TrimSpace(s[start:i]))
-			start = i + 1
-		}
-	}
-	return append(parts, strings.TrimSpace(s[start:]))
 }
 
 // cutName splits a struct's field into its name, with the blank, and its type.

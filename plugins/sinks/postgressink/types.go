@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+
+	"github.com/kinequet/kq/pipeline"
 )
 
 // duckType is a type of DuckDB, parsed.
@@ -70,7 +72,7 @@ func parseType(s string) (*duckType, error) {
 	case nested && head == "STRUCT":
 		return parseStruct(inner)
 	case nested && head == "MAP":
-		parts := splitTop(inner)
+		parts := pipeline.SplitTypes(inner)
 		if len(parts) != 2 {
 			return nil, fmt.Errorf("unknown type %s", s)
 		}
@@ -100,7 +102,7 @@ func parseType(s string) (*duckType, error) {
 
 func parseStruct(inner string) (*duckType, error) {
 	t := &duckType{name: "STRUCT"}
-	for _, part := range splitTop(inner) {
+	for _, part := range pipeline.SplitTypes(inner) {
 		name, typ := cutField(part)
 		f, err := parseType(typ)
 		if err != nil {
@@ -109,30 +111,6 @@ func parseStruct(inner string) (*duckType, error) {
 		t.fields = append(t.fields, field{name, f})
 	}
 	return t, nil
-}
-
-// splitTop splits at the commas that stand outside brackets and quotes.
-func splitTop(s string) (parts []string) {
-	depth, start := 0, 0
-	var quoted byte
-	for i := 0; i < len(s); i++ {
-		switch c := s[i]; {
-		case quoted != 0:
-			if c == quoted {
-				quoted = 0
-			}
-		case c == '"' || c == '\'':
-			quoted = c
-		case c == '(' || c == '[':
-			depth++
-		case c == ')' || c == ']':
-			depth--
-		case c == ',' && depth == 0:
-			parts = append(parts, strings.TrimSpace(s[start:i]))
-			start = i + 1
-		}
-	}
-	return append(parts, strings.TrimSpace(s[start:]))
 }
 
 // cutField splits a struct's field into its name and its type.
