@@ -10,6 +10,10 @@ import (
 	"github.com/kinequet/kq/stages/analysis"
 )
 
+// limitedRow is the bytes to count for each row that a LIMIT leaves: some hundred
+// for the row, from each of several dozen shards.
+const limitedRow = 16 << 10
+
 // spillable is how many times its budget one worker may have to sort: DuckDB keeps
 // some memory pinned for all that it has spilled. 9.5 GiB of lineitems were sorted
 // with 597 MiB, and not with 240.
@@ -95,6 +99,10 @@ func (s *splitter) peelOrder(q analysis.Node, name string, by order) (bool, erro
 		return false, err
 	}
 	last := &s.fragments[len(s.fragments)-1]
+	if few := min(limit+offset, 1<<30) * limitedRow; o.limit != "" && last.Kind != pipeline.Gather && last.Bytes > few {
+		last.Bytes = few
+		s.tables[fold(between)].total = few
+	}
 	query := "SELECT * FROM "
 	if len(o.hidden) > 0 {
 		query = "SELECT * EXCLUDE (" + strings.Join(o.hidden, ", ") + ") FROM "
